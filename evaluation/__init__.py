@@ -1,0 +1,1 @@
+"""From checkpoints and images to a report that compares PCA, UMAP and the VAE."""

@@ -1,0 +1,1 @@
+"""Everything that touches argv, the environment, a configuration file or a cluster."""
