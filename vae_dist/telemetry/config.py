@@ -1,0 +1,34 @@
+"""Settings of the sampler."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(kw_only=True)
+class TelemetryConfig:
+    """Sampling of GPU, process and throughput figures."""
+
+    telemetry_interval: float = 1.0
+    """Seconds between two samples of each rank; 0 samples nothing and writes no file."""
+    telemetry_device: str = "auto"
+    """The GPU that a rank watches: auto (the one it trains on; on the CPU, the one that
+    CUDA_VISIBLE_DEVICES assigns to it), none, or an NVML index or (short) UUID; a comma list
+    gives one to each local rank."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.telemetry_interval) and self.telemetry_interval >= 0):
+            raise ValueError(
+                f"--telemetry-interval {self.telemetry_interval}: need seconds, 0 or more"
+            )
+        if 0 < self.telemetry_interval < 0.05:
+            raise ValueError(
+                f"--telemetry-interval {self.telemetry_interval}: the shortest is 0.05 (one PCIe "
+                "reading takes 20 ms); 0 switches the sampler off"
+            )
+        if not all(part.strip() for part in self.telemetry_device.split(",")):
+            raise ValueError(
+                f"--telemetry-device {self.telemetry_device!r}: auto, none, an index, a UUID, "
+                "or several of the last two between commas"
+            )
