@@ -1,0 +1,178 @@
+"""Loss terms in nats an image: likelihoods, KL divergence, weights and schedules."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vae_dist.metrics import ssim
+
+LOG_SIGMA_MIN = -6.0  # a standard deviation of 1/400, less than one step of 8-bit grey
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The objective: likelihood, prior, and how their terms are weighted."""
+
+    image_loss_type: Literal["bce", "mse", "ssim"] = "bce"
+    """Likelihood: Bernoulli (bce), Gaussian (mse), or exp(-pixels x (1 - SSIM)) (ssim)."""
+
+    ssim_window_size: int = 5
+    """Window of the SSIM loss and of the metric named ssim; odd."""
+
+    ssim_scale: float = 1.0
+    """Nats a pixel that the SSIM loss charges for 1 - SSIM = 1."""
+
+    mse_variance: Literal["learned", "fixed"] = "learned"
+    """Whether the Gaussian's variance, one for all pixels, is learned."""
+
+    mse_sigma: float = 0.1
+    """The Gaussian's standard deviation, or where its learning begins."""
+
+    img_loss_weight: float = 1.0
+    """Weight of the reconstruction term."""
+
+    kl_loss_weight: float = 1.0
+    """Weight of the KL term (the beta of a beta-VAE), which the schedule approaches."""
+
+    do_running_mean: bool = False
+    """Weight each term by one less its share in the running means of both."""
+
+    kl_schedule: Literal["constant", "warmup", "cyclical"] = "constant"
+    """How the KL weight comes to its value: at once, by one linear rise, or by repeated ones."""
+
+    kl_warmup: float = 0.25
+    """Length of the rise, as a fraction of the run (warmup) or of each cycle (cyclical)."""
+
+    kl_cycles: int = 4
+    """Number of cycles in the run (cyclical)."""
+
+    free_bits: float = 0.0
+    """Nats that each latent of each image may use before its KL is charged."""
+
+    objective: Literal["elbo", "iwae"] = "elbo"
+    """Bound that is maximised: the ELBO or the importance-weighted one."""
+
+    importance_samples: int = 1
+    """Latent samples an image; elbo averages over them."""
+
+    prior: Literal["standard", "mixture", "vamp"] = "standard"
+    """p(z): a standard normal, a learned mixture of normals, or a VampPrior."""
+
+    prior_components: int = 32
+    """Components of a mixture or vamp prior."""
+
+    def __post_init__(self) -> None:
+        choices = {
+            "image_loss_type": ("bce", "mse", "ssim"),
+            "mse_variance": ("learned", "fixed"),
+            "kl_schedule": ("constant", "warmup", "cyclical"),
+            "objective": ("elbo", "iwae"),
+            "prior": ("standard", "mixture", "vamp"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(self._say(name, f"choose one of {', '.join(allowed)}"))
+        for name in ("ssim_window_size", "kl_cycles", "importance_samples", "prior_components"):
+            if getattr(self, name) < 1:
+                raise ValueError(self._say(name, "must be at least 1"))
+        for name in ("ssim_scale", "mse_sigma"):
+            if not getattr(self, name) > 0:
+                raise ValueError(self._say(name, "must be above 0"))
+        for name in ("img_loss_weight", "kl_loss_weight", "free_bits"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(self._say(name, "must be finite and not negative"))
+        if self.ssim_window_size % 2 == 0:
+            raise ValueError(self._say("ssim_window_size", "must be odd"))
+        if not 0 < self.kl_warmup <= 1:
+            raise ValueError(self._say("kl_warmup", "a fraction, must lie in (0, 1]"))
+        if math.log(self.mse_sigma) <= LOG_SIGMA_MIN:
+            raise ValueError(self._say("mse_sigma", "must be above 0.0025, half a grey level"))
+        if self.free_bits and self.prior != "standard":
+            raise ValueError(self._say("free_bits", "needs --prior standard"))
+        if self.objective == "iwae":
+            weights = (self.img_loss_weight, self.kl_loss_weight, self.kl_schedule)
+            if weights != (1.0, 1.0, "constant") or self.free_bits or self.do_running_mean:
+                raise ValueError(
+                    "--objective iwae: the bound has no separate terms to weight; leave out"
+                    " --img-loss-weight, --kl-loss-weight, --kl-schedule, --free-bits"
+                    " and --do-running-mean"
+                )
+
+    def _say(self, name: str, mend: str) -> str:
+        return f"--{name.replace('_', '-')} {getattr(self, name)}: {mend}"
+
+
+def kl_weight_at(config: LossConfig, step: int, total_steps: int) -> float:
+    """Weight of the KL term at optimizer step ``step`` of ``total_steps``, counting from 0."""
+    if config.kl_schedule == "constant":
+        return config.kl_loss_weight
+    cycles = config.kl_cycles if config.kl_schedule == "cyclical" else 1
+    period = max(1.0, total_steps / cycles)
+    position = min(step, total_steps - 1) % period / period
+    return config.kl_loss_weight * min(1.0, position / config.kl_warmup)
+
+
+Number = TypeVar("Number", float, Tensor)
+
+
+def balance(running_recon: Number, running_kl: Number) -> tuple[Number, Number]:
+    """Weights of both terms from their running means (``--do-running-mean``).
+
+    Each is one less the term's share of the sum, so the smaller term weighs more; both are
+    a half where both means are equal or zero. Floats or tensors; a tensor is not read back.
+    """
+    total = running_recon + running_kl + 1e-10
+    recon, kl = (running_recon + 5e-11) / total, (running_kl + 5e-11) / total
+    return 1 - recon, 1 - kl
+
+
+def bce_nats(logits: Tensor, images: Tensor) -> Tensor:
+    """Bernoulli: the expected negative log-likelihood of images drawn pixel by pixel.
+
+    A grey level is read as the probability that the binary pixel is 1. Never negative, and
+    not zero for a perfect reconstruction: it then equals the entropy of the grey levels.
+    """
+    return F.binary_cross_entropy_with_logits(logits, images, reduction="none").flatten(1).sum(1)
+
+
+def gaussian_nats(logits: Tensor, images: Tensor, log_sigma: Tensor) -> Tensor:
+    """Gaussian: the negative log-density at pixels in [0, 1], mean sigmoid(logits).
+
+    One standard deviation for all pixels; the squared error is thereby divided by
+    2 sigma^2, which is the scale that a bare sum of squares lacks. A density's negative
+    logarithm may be below zero. Adding ``C x H x W x log(255)`` turns it into nats of the
+    8-bit image.
+    """
+    squares = (torch.sigmoid(logits) - images).square().flatten(1).sum(1)
+    constant = log_sigma + 0.5 * math.log(2 * math.pi)
+    return 0.5 * squares * torch.exp(-2 * log_sigma) + math.prod(images.shape[1:]) * constant
+
+
+def ssim_nats(logits: Tensor, images: Tensor, window: int, scale: float) -> Tensor:
+    """Gibbs likelihood of the structural similarity: p(x|z) ~ exp(-scale x pixels x (1 - SSIM)).
+
+    For equal means, 1 - SSIM is about the squared error over twice the local variance, so
+    with scale 1 this is a Gaussian whose standard deviation is the local contrast. The
+    factor ``pixels`` (C x H x W) is what makes it train: 1 - SSIM alone is less than two
+    nats an image, and the KL term then switches every latent off. The normaliser, which
+    has no closed form, is left out, so values compare within this likelihood only.
+    """
+    pixels = math.prod(images.shape[1:])
+    return scale * pixels * (1 - ssim(torch.sigmoid(logits), images, window))
+
+
+def kl_standard(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(q(z|x) || N(0, 1)) of each latent, the shape of ``mu``."""
+    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
+
+
+def log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """Log-density of a diagonal normal, summed over the last dimension."""
+    squares = (z - mu).square() * torch.exp(-logvar)
+    return -0.5 * (squares + logvar + math.log(2 * math.pi)).sum(-1)

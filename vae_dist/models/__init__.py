@@ -1,0 +1,37 @@
+"""Encoders and decoders: one file a family, one line in the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from vae_dist.models.base import VAEModel
+from vae_dist.models.config import ModelConfig
+from vae_dist.models.registry import MODELS
+from vae_dist.models.seed_state import import_seed_state, seed_model
+
+__all__ = ["MODELS", "ModelConfig", "VAEModel", "build_model", "import_seed_state", "seed_model"]
+
+
+def build_model(
+    config: ModelConfig,
+    image_shape: Sequence[int],
+    num_classes: int,
+    pixel_mean: Sequence[float] | None = None,
+    pixel_std: Sequence[float] | None = None,
+) -> VAEModel:
+    """Build the model that a config names, with torch's global random numbers.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    image_shape : sequence of int
+        Channels, height, width.
+    num_classes : int
+    pixel_mean, pixel_std : sequence of float, optional
+        The training set's, by channel, in [0, 1]; read for ``normalise="set"`` only.
+    """
+    channels, height, width = image_shape
+    module, name = MODELS[config.model_type].split(":")
+    family = getattr(import_module(module), name)
+    return family(config, (channels, height, width), num_classes, pixel_mean, pixel_std)

@@ -1,0 +1,169 @@
+"""The module that is trained: a model, its likelihood and its prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vae_dist.losses import (
+    LOG_SIGMA_MIN,
+    LossConfig,
+    bce_nats,
+    gaussian_nats,
+    kl_standard,
+    log_normal,
+    ssim_nats,
+)
+from vae_dist.models import VAEModel
+from vae_dist.priors import build_prior
+
+
+class Objective(nn.Module):
+    """Everything with parameters; what DistributedDataParallel wraps.
+
+    Parameters
+    ----------
+    model : VAEModel
+    config : LossConfig
+    """
+
+    def __init__(self, model: VAEModel, config: LossConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.prior = build_prior(config, model)
+        if config.image_loss_type == "mse":
+            raw = math.log(math.expm1(math.log(config.mse_sigma) - LOG_SIGMA_MIN))
+            learned = config.mse_variance == "learned"
+            self.raw_log_sigma = nn.Parameter(torch.tensor(raw), requires_grad=learned)
+
+    @property
+    def log_sigma(self) -> Tensor:
+        """Logarithm of the Gaussian likelihood's standard deviation."""
+        return LOG_SIGMA_MIN + F.softplus(self.raw_log_sigma)
+
+    def forward(
+        self, images: Tensor, noise: Tensor | None = None, labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Loss terms of each image, fp32 under any autocast, without weights or free bits.
+
+        Parameters
+        ----------
+        images : Tensor
+            (n, C, H, W), float, in [0, 1]; n may be 0.
+        noise : Tensor, optional
+            (n, K, z), standard normal: K latent samples an image. None means z = mu, which
+            gives a reconstruction error of the mean and no ELBO.
+        labels : Tensor, optional
+            (n,), for a conditional model.
+
+        Returns
+        -------
+        dict of str to Tensor
+            ``recon`` (n,): negative log-likelihood, averaged over the samples. ``kl`` (n,):
+            from the prior; analytic for the standard one, else by the samples (without
+            noise: an upper bound in closed form). ``kl_dim`` (n, z): each latent's KL from
+            N(0, 1), whatever the prior. ``mu``, ``logvar`` (n, z). ``logits`` (n, C, H, W)
+            of the first sample. With ``--objective iwae`` also ``iwae`` (n,): the negative
+            importance-weighted bound; without noise it is recon + kl.
+        """
+        mu, logvar, z, logits, nats = self._draw(images, noise, labels)
+        with torch.autocast(images.device.type, enabled=False):
+            kl_dim = kl_standard(mu, logvar)
+            if noise is None or (self.config.prior == "standard" and self._elbo):
+                kl = self.prior.kl(mu, logvar, self.model)
+                ratio = None
+            else:
+                ratio = self._log_ratio(mu, logvar, z)
+                kl = kl_dim.sum(1) if self.config.prior == "standard" else ratio.mean(1)
+            terms = {
+                "recon": nats.mean(1),
+                "kl": kl,
+                "kl_dim": kl_dim,
+                "mu": mu,
+                "logvar": logvar,
+                "logits": logits[:, 0],
+            }
+            if not self._elbo:
+                terms["iwae"] = nats[:, 0] + kl
+                if ratio is not None:
+                    terms["iwae"] = math.log(nats.shape[1]) - torch.logsumexp(-nats - ratio, dim=1)
+        return terms
+
+    @property
+    def _elbo(self) -> bool:
+        return self.config.objective == "elbo"
+
+    def reconstruction(self, logits: Tensor, images: Tensor) -> Tensor:
+        """Negative log-likelihood of each image (n,), fp32, summed over pixels."""
+        logits, images = logits.float(), images.float()
+        if self.config.image_loss_type == "bce":
+            return bce_nats(logits, images)
+        if self.config.image_loss_type == "mse":
+            return gaussian_nats(logits, images, self.log_sigma)
+        return ssim_nats(logits, images, self.config.ssim_window_size, self.config.ssim_scale)
+
+    def combine(
+        self,
+        terms: Mapping[str, Tensor],
+        *,
+        beta: float | Tensor | None = None,
+        weights: tuple[float | Tensor, float | Tensor] | None = None,
+    ) -> Tensor:
+        """Loss of each image (n,), in nats, from its terms.
+
+        Parameters
+        ----------
+        terms : mapping
+            What `forward` returned.
+        beta : float, optional
+            Weight of the KL term now (`kl_weight_at`); the config's where left out.
+        weights : pair of float, optional
+            Of reconstruction and KL (`balance`, which takes the place of the config's two
+            weights: give beta 1 with it); ``(img_loss_weight, 1)`` where left out.
+        """
+        if not self._elbo:
+            return terms["iwae"]
+        beta = self.config.kl_loss_weight if beta is None else beta
+        recon_weight, kl_weight = (self.config.img_loss_weight, 1.0) if weights is None else weights
+        kl = terms["kl"]
+        if self.config.free_bits:
+            kl = terms["kl_dim"].clamp(min=self.config.free_bits).sum(1)
+        return recon_weight * terms["recon"] + beta * kl_weight * kl
+
+    def log_weights(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Log importance weights (n, K): log p(x|z) + log p(z) - log q(z|x), fp32."""
+        mu, logvar, z, _, nats = self._draw(images, noise, labels)
+        with torch.autocast(images.device.type, enabled=False):
+            return -nats - self._log_ratio(mu, logvar, z)
+
+    def _draw(
+        self, images: Tensor, noise: Tensor | None, labels: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """mu, logvar, then of each sample z (n, K, z), logits and reconstruction (n, K)."""
+        mu, logvar = self.model.encode(images, labels)
+        z = mu[:, None]
+        if noise is not None:
+            z = z + noise.float() * torch.exp(0.5 * logvar)[:, None]
+        count, samples = z.shape[:2]
+        repeated = None if labels is None else labels.repeat_interleave(samples, dim=0)
+        logits = self.model.decode(z.flatten(0, 1), repeated)
+        targets = images if samples == 1 else images.repeat_interleave(samples, dim=0)
+        with torch.autocast(images.device.type, enabled=False):
+            nats = self.reconstruction(logits, targets)
+        each = (count, samples)
+        return mu, logvar, z, logits.unflatten(0, each), nats.unflatten(0, each)
+
+    def _log_ratio(self, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
+        """log q(z|x) - log p(z), (n, K)."""
+        log_q = log_normal(z, mu[:, None], logvar[:, None])
+        return log_q - self.prior.log_prob(z, self.model)
+
+    @staticmethod
+    def mean_image(logits: Tensor) -> Tensor:
+        """Mean of the likelihood, in [0, 1], fp32."""
+        return torch.sigmoid(logits.float())

@@ -1,0 +1,151 @@
+"""Optimizers and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn, optim
+from torch.optim.lr_scheduler import LambdaLR
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The optimizer and its learning rate."""
+
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    """Update rule."""
+
+    lr: float = 1e-3
+    """Learning rate, before --lr-scaling and the schedule."""
+
+    schedule: Literal["milestones", "cosine", "constant"] = "milestones"
+    """How the rate falls: by --lr-gamma at --m1 and --m2, along a cosine to --lr-min, or not."""
+
+    m1: int = 5
+    """First milestone, in epochs."""
+
+    m2: int = 20
+    """Second milestone, in epochs."""
+
+    lr_gamma: float = 0.1
+    """Factor at each milestone."""
+
+    lr_min: float = 0.0
+    """Where the cosine ends, as a fraction of the rate."""
+
+    warmup_epochs: float = 0.0
+    """Epochs over which the rate first rises linearly from zero, under any schedule."""
+
+    lr_scaling: Literal["none", "linear"] = "none"
+    """linear: multiply the rate by --batch-size / --base-batch-size."""
+
+    base_batch_size: int = 512
+    """Global batch for which --lr is meant, under --lr-scaling linear."""
+
+    weight_decay: float = 0.0
+    """L2 penalty; decoupled for adamw."""
+
+    momentum: float = 0.0
+    """Momentum of sgd and rmsprop."""
+
+    fused: bool = False
+    """One kernel for all parameters (adam, adamw, sgd)."""
+
+    grad_clip: float = 0.0
+    """Largest gradient norm; 0 leaves gradients as they are."""
+
+    def __post_init__(self) -> None:
+        choices = {
+            "optimizer": ("adam", "adamw", "rmsprop", "sgd"),
+            "schedule": ("milestones", "cosine", "constant"),
+            "lr_scaling": ("none", "linear"),
+        }
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{_flag(name)} {value}: choose one of {', '.join(allowed)}")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ValueError(f"--lr {self.lr}: must be above 0")
+        for name in ("warmup_epochs", "weight_decay", "momentum", "grad_clip", "lr_min", "m1"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{_flag(name)} {getattr(self, name)}: must not be negative")
+        if self.m2 < self.m1:
+            raise ValueError(f"--m2 {self.m2}: must not come before --m1 {self.m1}")
+        if self.base_batch_size < 1:
+            raise ValueError(f"--base-batch-size {self.base_batch_size}: must be at least 1")
+        if self.fused and self.optimizer == "rmsprop":
+            raise ValueError("--fused: rmsprop has no fused form; use adam, adamw or sgd")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def scaled_lr(config: OptimConfig, batch_size: int) -> float:
+    """Peak learning rate for a global batch."""
+    if config.lr_scaling == "linear":
+        return config.lr * batch_size / config.base_batch_size
+    return config.lr
+
+
+def build_optimizer(
+    params: Iterable[nn.Parameter], config: OptimConfig, batch_size: int
+) -> optim.Optimizer:
+    """The optimizer a config names.
+
+    Parameters
+    ----------
+    params : iterable of Parameter
+    config : OptimConfig
+    batch_size : int
+        The global batch, for ``--lr-scaling linear``.
+    """
+    options: dict[str, Any] = {
+        "lr": scaled_lr(config, batch_size),
+        "weight_decay": config.weight_decay,
+    }
+    if config.optimizer in ("sgd", "rmsprop"):
+        options["momentum"] = config.momentum
+    if config.fused:
+        options["fused"] = True
+    family: dict[str, type[optim.Optimizer]] = {
+        "adam": optim.Adam,
+        "adamw": optim.AdamW,
+        "rmsprop": optim.RMSprop,
+        "sgd": optim.SGD,
+    }
+    return family[config.optimizer](params, **options)
+
+
+def lr_factor_at(config: OptimConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
+    """Fraction of the peak rate used for optimizer step ``step``, which counts from 0."""
+    warmup = config.warmup_epochs * steps_per_epoch
+    rise = min(1.0, (step + 1) / (warmup + 1)) if warmup > 0 else 1.0
+    if config.schedule == "milestones":
+        passed = sum(step >= m * steps_per_epoch for m in (config.m1, config.m2))
+        return rise * config.lr_gamma**passed
+    if config.schedule == "cosine":
+        done = min(1.0, max(0.0, (step - warmup) / max(1.0, total_steps - warmup)))
+        fall = 0.5 * (1 + math.cos(math.pi * done))
+        return rise * (config.lr_min + (1 - config.lr_min) * fall)
+    return rise
+
+
+def build_scheduler(
+    optimizer: optim.Optimizer, config: OptimConfig, steps_per_epoch: int, total_steps: int
+) -> LambdaLR:
+    """A plain scheduler, to be stepped once after each optimizer step (not a micro-batch).
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    config : OptimConfig
+    steps_per_epoch, total_steps : int
+        Counted in optimizer steps.
+    """
+    return LambdaLR(
+        optimizer, lambda step: lr_factor_at(config, step, steps_per_epoch, total_steps)
+    )
