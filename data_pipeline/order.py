@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class World:
@@ -50,3 +52,29 @@ def derive_seed(seed: int, purpose: str, *counters: int) -> int:
     """
     text = ":".join([purpose, str(seed), *map(str, counters)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def permutation(count: int, seed: int, purpose: str, *counters: int) -> np.ndarray:
+    """A permutation of ``range(count)``, a pure function of its arguments (int64)."""
+    key = derive_seed(seed, purpose, *counters)
+    return np.random.Generator(np.random.Philox(key=key)).permutation(count)
+
+
+def steps_per_epoch(num_images: int, batch_size: int) -> int:
+    """Steps that every rank takes in an epoch; the last batch may be smaller."""
+    return -(-num_images // batch_size)
+
+
+def batch_slice(num_images: int, batch_size: int, step: int, world: World) -> tuple[int, int, int]:
+    """Whose positions of the epoch's order form a rank's part of one global batch.
+
+    Returns
+    -------
+    first, last, size : int
+        The rank's part is ``order[first:last]``; `size` images are in the global batch.
+    """
+    start = step * batch_size
+    size = min(batch_size, num_images - start)
+    first = start + size * world.rank // world.size
+    last = start + size * (world.rank + 1) // world.size
+    return first, last, size

@@ -1,0 +1,133 @@
+"""One shard: a plain webdataset tar, written with the same bytes for the same images."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+import webdataset
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from data_pipeline.batch import Arrays
+
+BLOCK_MEMBERS = {"images.npy", "labels.npy", "index.npy"}
+SAMPLE_MEMBERS = {"png", "cls"}
+_END_OF_TAR = bytes(1024)
+_PNG_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def write_tar(file: IO[bytes], blocks: Iterator[Arrays], layout: str, key: str) -> list[int]:
+    """Write blocks of images as a tar.
+
+    Parameters
+    ----------
+    file : binary file
+        Opened for writing.
+    blocks : iterator of Arrays
+        The blocks, in order.
+    layout : {"block", "sample"}
+        One webdataset sample a block, or one an image.
+    key : str
+        What the keys of webdataset samples begin with; no dots.
+
+    Returns
+    -------
+    list of int
+        Offsets of the blocks, and last the end of the last one.
+    """
+    writer = webdataset.TarWriter(file, encoder=False, mtime=0)
+    offsets = [0]
+    for number, block in enumerate(blocks):
+        if layout == "block":
+            writer.write(_block_sample(block, f"{key}-{number:06d}"))
+        else:
+            for image, label, index in zip(*block, strict=True):
+                writer.write(_image_sample(image, int(label), f"{int(index):09d}"))
+        offsets.append(writer.tarstream.offset)
+    writer.close()
+    return offsets
+
+
+def read_tar(stream: IO[bytes], layout: str, where: str) -> Iterator[Arrays]:
+    """Read a tar, or any run of whole blocks of one, through webdataset's own pipeline.
+
+    Only the known members are decoded, and never with pickle.
+
+    Yields
+    ------
+    Arrays
+        One webdataset sample: a block of images, or (layout ``sample``) a single one.
+    """
+    members = BLOCK_MEMBERS if layout == "block" else SAMPLE_MEMBERS
+    decode = _decode_block if layout == "block" else _decode_image
+    files = tar_file_expander([{"url": where, "stream": stream}], eof_value=None)
+    for sample in group_by_keys(files, suffixes=members):
+        missing = members - sample.keys()
+        if missing:
+            raise ValueError(f"{where}: {sample['__key__']} lacks {', '.join(sorted(missing))}")
+        yield decode(sample)
+
+
+def read_range(data: bytes, layout: str, where: str) -> Iterator[Arrays]:
+    """Read whole blocks cut out of one or several tars and joined."""
+    return read_tar(io.BytesIO(data + _END_OF_TAR), layout, where)
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    """An array in numpy's own file format."""
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.ascontiguousarray(array), (1, 0), allow_pickle=False)
+    return stream.getvalue()
+
+
+def npy_array(data: bytes) -> np.ndarray:
+    """A read-only view of an array in numpy's file format; objects are refused."""
+    stream = io.BytesIO(data)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("not an npy file of version 1.0")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.hasobject or fortran:
+        raise ValueError(f"array of {dtype}, fortran order {fortran}: not written by vae-dist")
+    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)
+
+
+def _block_sample(block: Arrays, key: str) -> dict[str, Any]:
+    return {
+        "__key__": key,
+        "images.npy": npy_bytes(block.images),
+        "labels.npy": npy_bytes(block.labels),
+        "index.npy": npy_bytes(block.index),
+    }
+
+
+def _image_sample(image: np.ndarray, label: int, key: str) -> dict[str, Any]:
+    from PIL import Image
+
+    if image.shape[0] not in _PNG_MODES:
+        raise ValueError(
+            f"--layout sample writes PNGs, which have 1, 3 or 4 channels, not {image.shape[0]}; "
+            "use --layout block"
+        )
+    pixels = image[0] if image.shape[0] == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+    stream = io.BytesIO()
+    Image.fromarray(pixels, _PNG_MODES[image.shape[0]]).save(stream, "PNG")
+    return {"__key__": key, "png": stream.getvalue(), "cls": str(label).encode()}
+
+
+def _decode_block(sample: dict[str, Any]) -> Arrays:
+    return Arrays(*(npy_array(sample[f"{name}.npy"]) for name in ("images", "labels", "index")))
+
+
+def _decode_image(sample: dict[str, Any]) -> Arrays:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(sample["png"]), formats=["PNG"]) as picture:
+        pixels = np.asarray(picture)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return Arrays(
+        pixels[None],
+        np.array([int(sample["cls"])], np.int64),
+        np.array([int(sample["__key__"])], np.int64),
+    )
