@@ -1,0 +1,38 @@
+"""Where images come from: the MNIST family, digits, image folders, arrays."""
+
+from __future__ import annotations
+
+from data_pipeline.progress import Progress, Silent
+from data_pipeline.sources.base import DATASETS, SourceConfig, SourceData
+
+__all__ = ["DATASETS", "SourceConfig", "SourceData", "load_source"]
+
+
+def load_source(config: SourceConfig, progress: Progress | None = None) -> SourceData:
+    """Find a data set, check it and read it.
+
+    Parameters
+    ----------
+    config : SourceConfig
+        Which, and where from.
+    progress : Progress, optional
+        Told what is found where, and of downloads.
+
+    Returns
+    -------
+    SourceData
+        The splits ``train`` and ``test``.
+
+    Raises
+    ------
+    ValueError
+        If it is not found, damaged, or not what it should be; one line with the mend.
+    """
+    watcher = progress if progress is not None else Silent()
+    if config.dataset == "digits":
+        from data_pipeline.sources.digits import load_digits
+
+        return load_digits(config, watcher)
+    from data_pipeline.sources.mnist import load_mnist_family
+
+    return load_mnist_family(config, watcher)

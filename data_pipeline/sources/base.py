@@ -1,0 +1,126 @@
+"""What every source takes and gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from data_pipeline.batch import Arrays
+
+DATASETS = (
+    "mnist",
+    "fmnist",
+    "kmnist",
+    "emnist-letters",
+    "emnist-balanced",
+    "digits",
+    "folder",
+    "npz",
+)
+COLORS = ("auto", "grey", "rgb")
+BAD_IMAGE_ACTIONS = ("skip", "fail")
+
+
+@dataclass(kw_only=True)
+class SourceConfig:
+    """Which images, and where they come from."""
+
+    dataset: Annotated[str, tyro.conf.arg(aliases=["--dataset-type"])] = "fmnist"
+    """mnist, fmnist, kmnist, emnist-letters, emnist-balanced, digits, folder (of images) or npz (arrays)."""
+    source: Path | None = None
+    """Folder with the raw files, folder of images, or .npz/.npy file; searched alone if given."""
+    download: bool = True
+    """Download the raw files when no local copy is found."""
+    mirror: str | None = None
+    """Base URL tried before the known mirrors; the raw files lie directly under it."""
+    download_dir: Path | None = None
+    """Where downloaded raw files are kept; the user's cache folder if not given."""
+    download_timeout: float = 30.0
+    """Seconds without a byte after which a connection is given up."""
+    download_retries: int = 4
+    """Further attempts at each mirror; an attempt that got bytes does not count."""
+    check_sums: bool = True
+    """Refuse raw files whose checksum is not the published one."""
+    image_size: int | None = None
+    """folder: height and width that images are scaled and cropped to."""
+    color: str = "auto"
+    """folder: grey, rgb, or auto (grey if every image is)."""
+    on_bad_image: str = "skip"
+    """folder: skip files that are no readable image, reported and counted, or fail."""
+    test_fraction: float = 0.2
+    """folder and npz without a test part, and digits: share held out as the test split."""
+
+    def __post_init__(self) -> None:
+        _one_of("--dataset", self.dataset, DATASETS)
+        _one_of("--color", self.color, COLORS)
+        _one_of("--on-bad-image", self.on_bad_image, BAD_IMAGE_ACTIONS)
+        if self.dataset in ("folder", "npz") and self.source is None:
+            raise ValueError(f"--dataset {self.dataset} needs --source PATH")
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"--image-size {self.image_size}: must be at least 1")
+        if not 0 < self.test_fraction < 1:
+            raise ValueError(f"--test-fraction {self.test_fraction}: must lie between 0 and 1")
+        if self.download_timeout <= 0:
+            raise ValueError(f"--download-timeout {self.download_timeout}: must be positive")
+        if self.download_retries < 0:
+            raise ValueError(f"--download-retries {self.download_retries}: must not be negative")
+
+
+def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{flag} {value}: expected one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class SourceData:
+    """A data set as it was found, before it is split in folds and written as shards.
+
+    Parameters
+    ----------
+    name : str
+        Name of the data set.
+    splits : dict
+        ``"train"`` and ``"test"``, each an `Arrays`.
+    classes : list of str
+        Class names, position = label; empty where the set has no labels (labels are -1).
+    provenance : dict
+        Where the images came from: files, sums, how they were checked. Fit for JSON.
+    """
+
+    name: str
+    splits: dict[str, Arrays]
+    classes: list[str]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def hold_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of a train and a test part, the same on every call, by class where it can be.
+
+    Parameters
+    ----------
+    labels : ndarray of int64
+        One for each image; -1 where there are none.
+    fraction : float
+        Share of the test part.
+
+    Returns
+    -------
+    tuple of ndarray
+        Sorted positions of the train and of the test part.
+    """
+    from sklearn.model_selection import train_test_split
+
+    counts = np.unique(labels, return_counts=True)[1]
+    test_count = int(np.ceil(len(labels) * fraction))
+    by_class = counts.min() >= 2 and min(test_count, len(labels) - test_count) >= len(counts)
+    train, test = train_test_split(
+        np.arange(len(labels)),
+        test_size=test_count,
+        random_state=42,
+        stratify=labels if by_class else None,
+    )
+    return np.sort(train), np.sort(test)

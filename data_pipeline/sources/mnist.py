@@ -1,0 +1,229 @@
+"""MNIST, Fashion-MNIST, KMNIST, EMNIST: found, downloaded, checked and read.
+
+Looked for in ``--source DIR`` alone if given, else where systems keep a copy, else among
+earlier downloads, else downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.batch import Arrays
+from data_pipeline.progress import Progress
+from data_pipeline.sources.base import SourceConfig, SourceData
+from data_pipeline.sources.download import DownloadError, download, download_folder, sum_fault
+from data_pipeline.sources.idx import GZIP_MAGIC, gunzip, parse_idx
+from data_pipeline.sources.known import FAMILIES, ROLES, Family, RawFile
+
+
+def load_mnist_family(config: SourceConfig, progress: Progress) -> SourceData:
+    """Find, check and read one of the families.
+
+    Raises
+    ------
+    ValueError
+        If it is not found, is damaged, or is not the published data.
+    """
+    family = FAMILIES[config.dataset]
+    raw, origin, files = _find(config, family, progress)
+    arrays = {
+        role: parse_idx(raw[role], f"{origin}/{file.name}")
+        for role, file in zip(ROLES, family.files, strict=True)
+    }
+    splits = {split: _arrays(arrays, split, family, origin) for split in ("train", "test")}
+    counts = ", ".join(f"{len(part.labels)} {split}" for split, part in splits.items())
+    progress.say(f"{config.dataset}: {counts} images in {origin}")
+    return SourceData(
+        config.dataset, splits, list(family.classes), {"found": origin, "files": files}
+    )
+
+
+def _arrays(arrays: dict[str, np.ndarray], split: str, family: Family, origin: str) -> Arrays:
+    images, labels = arrays[f"{split}-images"], arrays[f"{split}-labels"]
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+        raise ValueError(
+            f"{origin}: {split} images {images.shape} and labels {labels.shape} do not match"
+        )
+    if family.transposed:
+        images = np.ascontiguousarray(images.transpose(0, 2, 1))
+    labels = labels.astype(np.int64) - family.first_label
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(family.classes):
+        raise ValueError(f"{origin}: {split} labels lie outside the {len(family.classes)} classes")
+    return Arrays(images[:, None], labels, np.arange(len(labels), dtype=np.int64))
+
+
+Found = tuple[dict[str, bytes], str, dict[str, dict[str, Any]]]
+
+
+def _find(config: SourceConfig, family: Family, progress: Progress) -> Found:
+    if config.source is not None:
+        folder = config.source.expanduser()
+        found = _read_folder(folder, family, config.check_sums)
+        if found is None:
+            raise ValueError(
+                f"--source {config.source}: {_missing(folder, family)}; "
+                f"need {', '.join(f.name for f in family.files)} (or .gz)"
+            )
+        return found
+    kept = download_folder(config) / _folder_name(config.dataset)
+    for folder in [*map(Path, family.folders), kept]:
+        try:
+            found = _read_folder(folder, family, config.check_sums)
+        except ValueError as error:
+            progress.say(f"passed over a bad copy: {error}")
+            continue
+        if found is not None:
+            return found
+    if not config.download:
+        raise ValueError(_not_found(config, family, "downloading is off (--download False)"))
+    try:
+        origins = _download(config, family, kept, progress)
+    except DownloadError as error:
+        raise ValueError(_not_found(config, family, f"the download failed: {error}")) from error
+    found = _read_folder(kept, family, config.check_sums)
+    if found is None:
+        raise ValueError(f"{kept}: {_missing(kept, family)} in what was downloaded")
+    raw, origin, files = found
+    for name, url in origins.items():
+        files.setdefault(name, {})["url"] = url
+    return raw, origin, files
+
+
+def _folder_name(dataset: str) -> str:
+    return dataset.split("-")[0]  # both EMNIST sets lie in one archive
+
+
+def _not_found(config: SourceConfig, family: Family, download_result: str) -> str:
+    package = "; on Debian: apt install dataset-fashion-mnist" if config.dataset == "fmnist" else ""
+    return (
+        f"{config.dataset} not found: no --source DIR was given, no copy lies in "
+        f"{' or '.join(family.folders)}, and {download_result}. Mend: give --source DIR with "
+        f"{family.files[0].name} and the three files beside it (.gz or not){package}"
+    )
+
+
+def _candidates(folder: Path, file: RawFile) -> Iterator[Path]:
+    for name in (file.name, file.name + ".gz"):
+        yield folder / name
+        yield folder / name.replace("-idx", ".idx")  # as some copies spell it
+
+
+def _path_of(folder: Path, file: RawFile) -> Path | None:
+    return next((p for p in _candidates(folder, file) if p.is_file()), None)
+
+
+def _missing(folder: Path, family: Family) -> str:
+    if not folder.is_dir():
+        return "no such folder"
+    return "no " + ", ".join(f.name for f in family.files if _path_of(folder, f) is None)
+
+
+def _read_folder(folder: Path, family: Family, check: bool) -> Found | None:
+    """Contents by role, where they were, and each file's sums; None unless all are there."""
+    paths = {file.name: _path_of(folder, file) for file in family.files}
+    archive = folder / family.archive if family.archive else None
+    zipped = None
+    if any(path is None for path in paths.values()):
+        if archive is None or not archive.is_file():
+            return None
+        zipped = archive
+    raw: dict[str, bytes] = {}
+    files: dict[str, dict[str, Any]] = {}
+    for role, file in zip(ROLES, family.files, strict=True):
+        path = zipped or paths[file.name]
+        assert path is not None
+        data = _member(path, file.name + ".gz") if zipped else path.read_bytes()
+        raw[role], files[file.name] = _checked(data, file, f"{path}", check)
+    return raw, str(zipped or folder), files
+
+
+def _member(archive: Path, name: str) -> bytes:
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            inner = next((n for n in packed.namelist() if n.rsplit("/", 1)[-1] == name), None)
+            if inner is None:
+                raise ValueError(f"{archive}: no {name} in it")
+            return packed.read(inner)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise ValueError(f"{archive}: damaged zip file ({error}); fetch it again") from error
+
+
+def _checked(data: bytes, file: RawFile, where: str, check: bool) -> tuple[bytes, dict[str, Any]]:
+    """Content of a raw file and how it was checked."""
+    packed = data.startswith(GZIP_MAGIC)
+    packed_sum = hashlib.sha256(data).hexdigest() if packed else ""
+    if packed and file.packed is not None and file.content is None:
+        if check and packed_sum != file.packed:
+            raise ValueError(_wrong_sum(where, file.name, packed_sum, file.packed))
+        return gunzip(data, where), {"sha256_packed": packed_sum, "checked": check}
+    content = gunzip(data, where)
+    found = hashlib.sha256(content).hexdigest()
+    if check and file.content is not None and found != file.content:
+        raise ValueError(_wrong_sum(where, file.name, found, file.content))
+    return content, {"sha256": found, "checked": check and file.content is not None}
+
+
+def _wrong_sum(where: str, name: str, found: str, expected: str) -> str:
+    return (
+        f"{where}: {name} has SHA-256 {found[:12]}…, the published file {expected[:12]}…; "
+        "fetch it again, or give --check-sums False if this is another set on purpose"
+    )
+
+
+def _download(
+    config: SourceConfig, family: Family, folder: Path, progress: Progress
+) -> dict[str, str]:
+    """Fetch every raw file of a family into `folder`; returns their URLs by name."""
+    import torchvision.datasets
+
+    known = getattr(torchvision.datasets, family.torchvision)
+    own = [config.mirror] if config.mirror else []
+    if family.archive is not None:
+        base, _, name = known.url.rpartition("/")
+
+        def archive_fault(path: Path) -> str | None:
+            return (
+                config.check_sums
+                and (
+                    sum_fault(path, "md5", known.md5)
+                    or sum_fault(path, "sha256", family.archive_packed or "")
+                )
+            ) or None
+
+        progress.say(f"{config.dataset}: downloading {name} (about 560 MB)")
+        url = download(name, [*own, base], folder / family.archive, archive_fault, config, progress)
+        return {name: url}
+    md5_of = dict(known.resources)
+    origins = {}
+    for file in family.files:
+        packed_name = file.name + ".gz"
+
+        def fault(path: Path, file: RawFile = file, name: str = packed_name) -> str | None:
+            if not config.check_sums:
+                return None
+            if file.packed is not None:
+                return sum_fault(path, "md5", md5_of[name]) or sum_fault(
+                    path, "sha256", file.packed
+                )
+            try:
+                _checked(path.read_bytes(), file, path.name, True)
+            except ValueError as error:
+                return str(error)
+            return None
+
+        origins[file.name] = download(
+            packed_name,
+            [*own, *known.mirrors, *family.mirrors],
+            folder / packed_name,
+            fault,
+            config,
+            progress,
+        )
+    return origins

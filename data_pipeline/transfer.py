@@ -1,0 +1,253 @@
+"""Reading files by URL through fsspec: timeouts, retries with backoff, resumption.
+
+Used for the raw files of data sets and for the shards of remote data folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+CHUNK = 1 << 17
+HTTP = ("http", "https")
+RETRIED_STATUS = (408, 425, 429)
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"}
+
+
+class TransferError(OSError):
+    """A file could not be had; says which, how often it was tried, and why."""
+
+
+class _Cut(OSError):
+    """The connection ended before the file did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long to wait for a byte and how often to try again."""
+
+    timeout: float = 30.0
+    """Seconds to connect, and without a byte, before an attempt is given up."""
+    retries: int = 4
+    """Further attempts after the first; one that brought bytes does not count."""
+    delay: float = 0.5
+    """Seconds before the first further attempt; doubled each time, at most 30."""
+
+
+def fetch(
+    url: str,
+    part: Path,
+    patience: Patience,
+    *,
+    size: int | None = None,
+    advance: Callable[[int, int | None], None] | None = None,
+) -> None:
+    """Bring a file here, going on from what `part` holds already.
+
+    Parameters
+    ----------
+    url : str
+        Anything that fsspec opens.
+    part : Path
+        Unfinished file; bytes are appended. It is whole when this returns. It is not
+        checked: whoever calls knows the sum.
+    patience : Patience
+        Timeouts and retries.
+    size : int, optional
+        Length the file must have.
+    advance : callable, optional
+        Told the bytes here so far and in all.
+
+    Raises
+    ------
+    TransferError
+        If the file is not there, access is refused, or no attempt succeeded.
+    """
+
+    def attempt() -> None:
+        offset = part.stat().st_size if part.exists() else 0
+        if size is not None and offset >= size:
+            if offset == size:
+                return
+            offset = 0
+        with _open(url, offset, patience.timeout) as (stream, start, total):
+            expected = size if size is not None else total
+            with part.open("r+b" if part.exists() else "wb") as file:
+                file.truncate(start)
+                file.seek(start)
+                done = start
+                while chunk := stream.read(CHUNK):
+                    file.write(chunk)
+                    done += len(chunk)
+                    if advance is not None:
+                        advance(done, expected)
+        if expected is not None and done < expected:
+            raise _Cut(f"the connection ended after {done} of {expected} bytes")
+        if expected is not None and done > expected:
+            part.unlink()
+            raise _Cut(f"the server sent {done} bytes for a file of {expected}")
+
+    _persist(url, attempt, patience, lambda: part.stat().st_size if part.exists() else 0)
+
+
+def read_bytes(url: str, patience: Patience, limit: int = 1 << 30) -> bytes:
+    """Whole content of a small file.
+
+    Raises
+    ------
+    TransferError
+        As `fetch`; also if the file is longer than `limit`.
+    """
+    content = b""
+
+    def attempt() -> None:
+        nonlocal content
+        parts = []
+        done = 0
+        with _open(url, 0, patience.timeout) as (stream, _, total):
+            while chunk := stream.read(CHUNK):
+                parts.append(chunk)
+                done += len(chunk)
+                if done > limit:
+                    raise PermissionError(f"longer than {limit} bytes")
+        if total is not None and done < total:
+            raise _Cut(f"the connection ended after {done} of {total} bytes")
+        content = b"".join(parts)
+
+    _persist(url, attempt, patience, lambda: 0)
+    return content
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def protocol_of(url: str) -> str:
+    """``"file"`` for a plain path, else what stands before ``://`` (the last of a chain)."""
+    if "://" not in url:
+        return "file"
+    return url.split("://", 1)[0].split("::")[-1].lower()
+
+
+def _persist(
+    url: str, attempt: Callable[[], None], patience: Patience, progress: Callable[[], int]
+) -> None:
+    failures = 0
+    best = progress()
+    while True:
+        try:
+            return attempt()
+        except FileNotFoundError as error:
+            raise TransferError(f"{url}: not found") from error
+        except PermissionError as error:
+            raise TransferError(f"{url}: access refused ({_why(error)})") from error
+        except ImportError as error:
+            raise _missing_library(url, error) from error
+        except Exception as error:  # each protocol's library has errors of its own
+            if _is_final(error):
+                raise TransferError(f"{url}: {_why(error)}") from error
+            now = progress()
+            failures = 1 if now > best else failures + 1
+            best = max(best, now)
+            if failures > patience.retries:
+                raise TransferError(f"{url}: {_why(error)}; tried {failures} times") from error
+            time.sleep(_wait(failures, patience, error))
+
+
+def _wait(failures: int, patience: Patience, error: Exception) -> float:
+    wait = min(30.0, patience.delay * 2 ** (failures - 1)) * random.uniform(0.5, 1.0)
+    headers = getattr(error, "headers", None) or {}
+    asked = str(headers.get("Retry-After", ""))
+    return max(wait, min(float(asked), 60.0)) if asked.isdigit() else wait
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether trying again is of no use: refused by the server, or wrong in the URL."""
+    status = getattr(error, "status", None)
+    if isinstance(status, int) and 400 <= status < 500:
+        return status not in RETRIED_STATUS
+    return isinstance(error, (ValueError, TypeError, IsADirectoryError))
+
+
+def _why(error: Exception) -> str:
+    status = getattr(error, "status", None)
+    if isinstance(status, int) and status:
+        return f"the server answered {status}"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _missing_library(url: str, error: ImportError) -> ValueError:
+    protocol = protocol_of(url)
+    extra = EXTRAS.get(protocol)
+    mend = f'pip install "vae-dist[{extra}]"' if extra else str(error)
+    return ValueError(f"{url}: {protocol}:// needs a library that is not installed; {mend}")
+
+
+@contextlib.contextmanager
+def _open(url: str, offset: int, timeout: float) -> Iterator[tuple[BinaryIO, int, int | None]]:
+    """Open at `offset`; yields the stream, where it really starts, and the file's length."""
+    import fsspec.core
+
+    filesystem, path = fsspec.core.url_to_fs(url, **_options(protocol_of(url), timeout))
+    if protocol_of(url) in HTTP and "::" not in url:
+        with _open_http(filesystem, path, offset) as opened:
+            yield opened
+        return
+    with filesystem.open(path, "rb") as stream:
+        size = getattr(stream, "size", None)
+        if offset and size is not None and offset >= size:
+            offset = 0
+        stream.seek(offset)
+        yield stream, offset, size
+
+
+@contextlib.contextmanager
+def _open_http(
+    filesystem: Any, path: str, offset: int
+) -> Iterator[tuple[BinaryIO, int, int | None]]:
+    """One streamed GET; fsspec's own block reads hide a server's errors as "not found"."""
+    headers = dict(filesystem.kwargs.get("headers") or {}) | {"Accept-Encoding": "identity"}
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
+    try:
+        # A size keeps fsspec from asking by HEAD first; block_size 0 is its plain stream.
+        stream = filesystem.open(path, "rb", block_size=0, size=1, headers=headers)
+    except Exception as error:
+        if getattr(error, "status", None) == 416 and offset:  # nothing after offset: start over
+            with _open_http(filesystem, path, 0) as opened:
+                yield opened
+            return
+        raise
+    with stream:
+        length = stream.r.headers.get("Content-Length")
+        start = offset if stream.r.status == 206 else 0
+        yield stream, start, start + int(length) if length is not None else None
+
+
+def _options(protocol: str, timeout: float) -> dict[str, Any]:
+    """Timeouts in each library's own words, over what fsspec's configuration says."""
+    from fsspec.config import conf
+
+    given = dict(conf.get(protocol, {}))
+    if protocol in HTTP:
+        import aiohttp
+
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
+        return {"client_kwargs": dict(given.get("client_kwargs", {})) | {"timeout": limit}}
+    if protocol in ("s3", "s3a"):
+        own = {"connect_timeout": timeout, "read_timeout": timeout, "retries": {"max_attempts": 1}}
+        return {
+            "config_kwargs": own | dict(given.get("config_kwargs", {})),
+            "default_block_size": given.get("default_block_size", 8 << 20),
+        }
+    return {}
