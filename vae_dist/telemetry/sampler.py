@@ -16,13 +16,15 @@ import torch
 from rich.table import Table
 
 from data_pipeline.order import World
-from vae_dist.telemetry import summary as summary_module
+from vae_dist.telemetry.choose import open_device
 from vae_dist.telemetry.config import TelemetryConfig
-from vae_dist.telemetry.device import Device, NullDevice
+from vae_dist.telemetry.device import Device
 from vae_dist.telemetry.process import ProcessReader, read_allocator
+from vae_dist.telemetry.summary import EnergyMeter, Running, table
 from vae_dist.telemetry.throughput import StepCounter
 
 log = logging.getLogger("vae_dist.telemetry")
+PATIENCE = 5.0  # seconds that the end of a run waits for the driver
 Writer = Callable[[Mapping[str, Any]], None]
 
 
@@ -61,6 +63,9 @@ class LineFile:
 class Telemetry:
     """Samples one rank while its ``with`` block runs.
 
+    Only the sampler's thread calls the driver: a call that hangs there never holds up
+    training.
+
     Parameters
     ----------
     config : TelemetryConfig
@@ -91,14 +96,14 @@ class Telemetry:
         self._writer = writer
         self._steps = StepCounter()
         self._process = ProcessReader()
-        self._running = summary_module.Running()
+        self._running = Running()
+        self._energy = EnergyMeter()
         self._latest: dict[str, Any] = {}
-        self._first_joules: float | None = None
-        self._energy: float | None = None
         self._model: Any = None
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._wake = threading.Condition()  # guards the four below
+        self._stopping = False
+        self._asked = self._answered = 0
         self._wall_cost = self._cpu_cost = 0.0
         self._warned = False
         self._start = time.monotonic()
@@ -116,12 +121,13 @@ class Telemetry:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop.set()
         if self._thread is not None:
-            self._thread.join(timeout=10)
-            if not self._thread.is_alive():  # else a driver call hangs: leave it be
-                self._sample_if_stale()
-                self.watched.close()
+            with self._wake:
+                self._stopping = True
+                self._wake.notify_all()
+            self._thread.join(timeout=PATIENCE)
+            if self._thread.is_alive():
+                log.warning("telemetry: the GPU driver does not answer; the sampler is left behind")
 
     def step(self, images: int, seconds: float, data_seconds: float) -> None:
         """Count one training step: this rank's images, its time, the wait for data in it."""
@@ -144,64 +150,74 @@ class Telemetry:
             if isinstance(value, int | float) and name not in skip
         }
 
-    def sample(self) -> dict[str, Any]:
-        """Read everything once, write the record and return it."""
-        with self._lock:
-            wall, cpu = time.perf_counter(), time.thread_time()
-            record: dict[str, Any] = {
-                "time": time.time(),
-                "rank": self.world.rank,
-                "step": self._steps.steps,
-                "device_index": self.watched.index,
-                "device_uuid": self.watched.uuid,
-                **self.watched.read(),
-                **read_allocator(self.device),
-                **self._process.read(),
-                **self._steps.take(),
-            }
-            joules = record["device_energy_joules"]
-            if joules is not None:  # the driver counts from its own start; we from the run's
-                if self._first_joules is None:
-                    self._first_joules = joules
-                self._energy = record["device_energy_joules"] = joules - self._first_joules
-            self._running.add(record)
-            self._latest = record
-            self._writer(record)
-            self._wall_cost += time.perf_counter() - wall
-            self._cpu_cost += time.thread_time() - cpu
-        return record
+    def _sample(self) -> None:
+        """Read everything once, write the record."""
+        wall, cpu = time.perf_counter(), time.thread_time()
+        record: dict[str, Any] = {
+            "time": time.time(),
+            "rank": self.world.rank,
+            "step": self._steps.steps,
+            "device_index": self.watched.index,
+            "device_uuid": self.watched.uuid,
+            **self.watched.read(),
+            **read_allocator(self.device),
+            **self._process.read(),
+            **self._steps.take(),
+        }
+        record["device_energy_joules"] = self._energy.since_start(record)
+        self._running.add(record)
+        self._latest = record
+        self._writer(record)
+        self._wall_cost += time.perf_counter() - wall
+        self._cpu_cost += time.thread_time() - cpu
 
     def _sample_safely(self) -> None:
         try:
-            self.sample()
+            self._sample()
         except Exception as error:  # a fault in telemetry must not end a run of days
             if not self._warned:
                 self._warned = True
                 log.warning("telemetry: a sample failed (%s: %s)", type(error).__name__, error)
 
-    def _sample_if_stale(self) -> None:
-        """Sample what the last steps did, unless a sample has just been taken."""
-        age = time.time() - self._latest.get("time", 0.0)
-        if not 0 <= age < self.config.telemetry_interval / 4:
-            self._sample_safely()
-
     def _loop(self) -> None:
         due = time.monotonic()
         while True:
-            self._sample_safely()
-            due = max(due + self.config.telemetry_interval, time.monotonic())
-            if self._stop.wait(due - time.monotonic()):
-                return
+            with self._wake:
+                asked, last = self._asked, self._stopping
+            if not last or self._age() > self.config.telemetry_interval / 4:
+                self._sample_safely()
+            with self._wake:
+                self._answered = asked
+                self._wake.notify_all()
+                if last:
+                    break
+                due = max(due + self.config.telemetry_interval, time.monotonic())
+                self._wake.wait_for(
+                    lambda: self._stopping or self._asked > self._answered,
+                    due - time.monotonic(),
+                )
+        self.watched.close()
+
+    def _age(self) -> float:
+        return time.time() - float(self._latest.get("time", 0.0))
+
+    def _refresh(self) -> None:
+        """Have the thread take the last steps into a sample; do not wait for a dead driver."""
+        if self._thread is None or not self._thread.is_alive():
+            return
+        if self._age() > self.config.telemetry_interval / 4:
+            with self._wake:
+                self._asked += 1
+                asked = self._asked
+                self._wake.notify_all()
+                self._wake.wait_for(lambda: self._answered >= asked, PATIENCE)
 
     def summary(self) -> dict[str, Any]:
         """Return this rank's summary so far; fields in ``docs/telemetry.md``."""
-        if self._thread is not None and not self._stop.is_set():
-            self._sample_if_stale()
-        with self._lock:
-            figures = self._running.figures()
-        images, energy = self._steps.images, self._energy
+        self._refresh()
+        figures = self._running.figures()
+        images, energy = self._steps.images, self._energy.joules
         wall = time.monotonic() - self._start
-        samples = max(self._running.samples, 1)
         return {
             "rank": self.world.rank,
             "host": socket.gethostname(),
@@ -217,8 +233,9 @@ class Telemetry:
             **self._own_time(),
             **figures,
             "energy_joules": energy,
+            "energy_source": self._energy.source,
             "images_per_joule": images / energy if energy else None,
-            "sample_seconds": self._wall_cost / samples if figures["samples"] else None,
+            "sample_seconds": self._wall_cost / figures["samples"] if figures["samples"] else None,
             "sampler_cpu_share": self._cpu_cost / wall if wall > 0 else None,
         }
 
@@ -237,7 +254,7 @@ class Telemetry:
     @staticmethod
     def table(summaries: list[Mapping[str, Any]]) -> Table:
         """Build the table of all ranks; see :func:`vae_dist.telemetry.table`."""
-        return summary_module.table(summaries)
+        return table(summaries)
 
 
 def make_telemetry(
@@ -266,7 +283,9 @@ def make_telemetry(
     return Telemetry(
         config,
         device=device,
-        watched=NullDevice(),
+        watched=open_device(
+            config.telemetry_device if config.telemetry_interval else "none", device
+        ),
         world=world,
         writer=writer or LineFile(telemetry_file(Path(run_dir), world.rank)),
     )

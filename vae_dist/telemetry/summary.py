@@ -76,6 +76,36 @@ class Running:
         }
 
 
+class EnergyMeter:
+    """Joules since the run's first sample.
+
+    The driver's counter runs from its own start; a card without one has its power summed
+    over time.
+    """
+
+    def __init__(self) -> None:
+        self.joules: float | None = None
+        self.source: str | None = None
+        self._first: float | None = None
+        self._last_power: tuple[float, float] | None = None
+
+    def since_start(self, record: Mapping[str, Any]) -> float | None:
+        """Take one sample in and return the joules so far."""
+        counter, watts = record["device_energy_joules"], record["device_power_watts"]
+        if counter is not None and self.source != "power":
+            self.source = "counter"
+            self._first = counter if self._first is None else min(self._first, counter)
+            self.joules = counter - self._first
+        elif watts is not None and self.source != "counter":
+            self.source = "power"
+            now = (record["time"], watts)
+            then = self._last_power or now
+            spent = (now[0] - then[0]) * (now[1] + then[1]) / 2
+            self.joules = (self.joules or 0.0) + max(spent, 0.0)
+            self._last_power = now
+        return self.joules
+
+
 def _work_seconds(summary: Mapping[str, Any]) -> float | None:
     """A rank's own time a step: what it did not spend waiting for the other ranks."""
     own = summary.get("work_seconds")
