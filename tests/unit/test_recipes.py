@@ -1,0 +1,88 @@
+"""The files under launch/accelerate and slurm/: read by the programs they are for."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+YAML = sorted((REPOSITORY / "launch" / "accelerate").glob("*.yaml"))
+SCRIPTS = sorted([*REPOSITORY.glob("slurm/*.sh"), *REPOSITORY.glob("slurm/*.sbatch")])
+
+
+@pytest.mark.parametrize("path", YAML, ids=lambda path: path.stem)
+def test_accelerate_reads_its_configuration_and_the_head_says_the_command(path):
+    load_config_from_file(str(path))
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    text = "\n".join(head)
+    assert f"accelerate launch --config_file launch/accelerate/{path.name}" in text
+    assert "--expect-world-size" in text
+    assert "Expect:" in text
+
+
+def test_there_is_a_configuration_for_each_size():
+    assert {path.stem for path in YAML} == {"cpu", "multi_gpu", "multi_node", "single_gpu"}
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not on PATH")
+def test_shell_scripts_are_clean():
+    done = subprocess.run(
+        ["shellcheck", "--external-sources", *map(str, SCRIPTS)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_stay_short_and_name_no_site(path):
+    text = path.read_text()
+    assert len(text.splitlines()) < 90
+    assert "/home/" not in text
+    if path.suffix == ".sbatch":
+        assert '"$@"' in text
+        assert "#SBATCH --open-mode=append" in text
+
+
+def dry_run(*words):
+    return subprocess.run(
+        [REPOSITORY / "slurm" / "pipeline.sh", "--dry-run", *words], capture_output=True, text=True
+    )
+
+
+def test_pipeline_chains_three_jobs():
+    done = dry_run(
+        *("--name", "best", "--data", "data/x", "--prepare", "--dataset digits --layout sample"),
+        *("--train", "--epochs 2", "--evaluate", "--backend cpu", "--resources", "--nodes=2"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "prepare PREPARE\ntrain TRAIN\nevaluate EVALUATE\n"
+    first, second, third = done.stderr.replace("'", "").splitlines()
+    assert first == (
+        "sbatch --parsable slurm/prepare.sbatch --out data/x --dataset digits --layout sample"
+    )
+    assert second == (
+        "sbatch --parsable --dependency=afterok:PREPARE --kill-on-invalid-dep=yes --nodes=2 "
+        "slurm/train.sbatch --data data/x --name best --runs-dir runs --epochs 2"
+    )
+    assert third == (
+        "sbatch --parsable --dependency=afterok:TRAIN --kill-on-invalid-dep=yes "
+        "slurm/evaluate.sbatch eval/best runs/best -- --data data/x --backend cpu"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--name", "x"], "--name and --data are needed"),
+        (["--name"], "--name: unknown, or without a value"),
+        (["--nodes", "2"], "--nodes: unknown"),
+    ],
+)
+def test_pipeline_refuses_what_it_does_not_know(words, complaint):
+    done = dry_run(*words)
+    assert done.returncode == 2
+    assert complaint in done.stderr
