@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import network, slurm as slurm_parts
+from tests.cluster import network
+from tests.cluster import slurm as slurm_parts
 from tests.cluster.parts import need_programs, need_root
 
 

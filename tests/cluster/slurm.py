@@ -108,10 +108,12 @@ class SlurmCluster:
         for node in ("node1", "node2"):
             self._daemon(["slurmd", "-D", "-f", self.folder / "slurm.conf", "-N", node])
         wait_until(
-            lambda: self.command("sinfo", "-h", "-N", "-p", "debug", "-o", "%T", check=False)
-            .split()
-            .count("idle")
-            == 2,
+            lambda: (
+                self.command("sinfo", "-h", "-N", "-p", "debug", "-o", "%T", check=False)
+                .split()
+                .count("idle")
+                == 2
+            ),
             "two idle nodes",
             timeout=60,
             explain=self.logs,
