@@ -176,10 +176,11 @@ def _run_tyro(root: type, argv: list[str], prog: str, description: str) -> Any:
     try:
         with contextlib.redirect_stderr(complaints):
             return tyro.cli(
-                tyro.conf.OmitArgPrefixes[tyro.conf.FlagConversionOff[root]],  # type: ignore[valid-type]
+                root,
                 args=argv,
                 prog=prog,
                 description=description,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
             )
     except SystemExit as stop:
         if stop.code in (0, None):

@@ -1,0 +1,100 @@
+"""Train a VAE: ``vae-dist train``, ``accelerate launch launch/train.py``, ``torchrun ...``."""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":  # a launcher runs this file: put the project, not launch/, on the path
+    sys.path[0] = sys.path[0] + "/.."
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from launch.cli import guard
+from launch.config import parse
+from vae_dist.signals import StopRequest
+
+if TYPE_CHECKING:
+    from data_pipeline.folder import DataFolder
+    from vae_dist.settings import Settings
+
+
+@dataclasses.dataclass(kw_only=True)
+class TrainingDataConfig:
+    """The images: a data folder, or the name of a set that is prepared if it is missing."""
+
+    data: str | None = None
+    """A data folder that `vae-dist prepare` wrote: a path or a URL. Without it data/DATASET is
+    used, and prepared first if it is not there."""
+    dataset: Annotated[str, arg(aliases=["--dataset-type"])] = "fmnist"
+    """fmnist, mnist, kmnist, emnist-letters, emnist-balanced or digits."""
+    source: Path | None = None
+    """Folder of the raw files, to prepare from."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class ModeConfig:
+    """What to do instead of training, with the model that --resume names."""
+
+    evaluate: bool = False
+    """Only compute the validation figures."""
+    predict: bool = False
+    """Write embeddings and reconstructions of the test images into the run folder."""
+    predict_train: bool = False
+    """Write those of the training images."""
+
+
+DESCRIPTION = "Train a variational autoencoder on the images of a data folder."
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train; see ``vae-dist train --help``."""
+    stop = StopRequest().install()
+    from vae_dist.settings import RunConfig, Settings
+
+    owners = {f.name: f.default_factory for f in dataclasses.fields(Settings)}
+    parsed = parse("train", [TrainingDataConfig, ModeConfig, *owners.values()], argv, DESCRIPTION)  # type: ignore[list-item]
+    where, mode = parsed[:2]
+    settings = Settings(**dict(zip(owners, parsed[2:], strict=True)))
+    assert isinstance(settings.run, RunConfig)
+    stop.time_limit = settings.run.time_limit
+    data = find_data(where, settings)
+    if mode.evaluate or mode.predict or mode.predict_train:
+        from vae_dist.predict import predict
+
+        return predict(
+            settings, data, evaluate=mode.evaluate, test=mode.predict, train=mode.predict_train
+        )
+    from vae_dist.trainer import Trainer
+
+    trainer = Trainer(settings, data, stop)
+    try:
+        return trainer.train()
+    except BaseException as error:
+        trainer.fail(error)
+        raise
+
+
+def find_data(where: TrainingDataConfig, settings: Settings) -> DataFolder:
+    """Open the data folder; prepare a known set that is not there yet.
+
+    Of several processes on a node one prepares, under a lock, while the others wait for it.
+    """
+    from data_pipeline.folder import open_data
+
+    if where.data is not None:
+        return open_data(where.data, config=settings.loader)
+    folder = Path("data") / where.dataset
+    if not (folder / "manifest.json").is_file():
+        from launch.prepare import prepare_missing
+
+        prepare_missing(where.dataset, folder, source=where.source)
+    return open_data(str(folder), config=settings.loader)
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main, sys.argv[1:]))

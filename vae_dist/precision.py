@@ -1,0 +1,101 @@
+"""How a step is computed: precision, compilation, DDP's options. Makes the Accelerator."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclasses.dataclass(kw_only=True)
+class PrecisionConfig:
+    """Precision and speed."""
+
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Autocast of the model; losses are fp32 always. fp16 needs a GPU."""
+    tf32: bool = True
+    """Let fp32 matrix products use TF32 on NVIDIA GPUs."""
+    compile: bool = False
+    """torch.compile the module (before DDP wraps it)."""
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
+    """Mode of --compile; reduce-overhead uses CUDA graphs."""
+    channels_last: bool = False
+    """Keep images and convolutions in channels-last order."""
+    static_graph: bool = False
+    """DDP: promise that every step uses the same parameters."""
+    gradient_as_bucket_view: bool = True
+    """DDP: gradients live in the communication buckets, one copy less."""
+    collective_timeout: float = 600.0
+    """Seconds that a rank waits for the others before it fails."""
+    no_cuda: bool = False
+    """Run on the CPU even where there is a GPU."""
+    detect_anomaly: bool = False
+    """Name the operation whose gradient became NaN; slow, for debugging."""
+
+    def __post_init__(self) -> None:
+        if self.collective_timeout <= 0:
+            raise ValueError(f"--collective-timeout {self.collective_timeout}: must be above 0")
+        on_cpu = self.no_cuda or not torch.cuda.is_available()
+        if self.mixed_precision == "fp16" and on_cpu:
+            raise ValueError(
+                "--mixed-precision fp16 needs a GPU, and this process would run on the CPU; "
+                "use bf16 or no"
+            )
+        if self.compile_mode != "default" and not self.compile:
+            warnings.warn("--compile-mode has no effect without --compile True", stacklevel=2)
+
+
+def make_accelerator(config: PrecisionConfig, run_dir: Path, trackers: list[str]) -> Accelerator:
+    """Start (or join) the process group and return Accelerate's handle on it.
+
+    Parameters
+    ----------
+    config : PrecisionConfig
+    run_dir : Path
+        Trackers that write files write below it.
+    trackers : list of str
+        Names of Accelerate's trackers.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import (
+        DistributedDataParallelKwargs,
+        InitProcessGroupKwargs,
+        ProjectConfiguration,
+    )
+
+    if config.tf32:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+    torch.autograd.set_detect_anomaly(config.detect_anomaly)
+    return Accelerator(
+        mixed_precision=config.mixed_precision,
+        cpu=config.no_cuda or not torch.cuda.is_available(),
+        log_with=list(trackers) or None,
+        project_config=ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir)),
+        step_scheduler_with_optimizer=False,
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=timedelta(seconds=config.collective_timeout)),
+            DistributedDataParallelKwargs(
+                broadcast_buffers=False,
+                static_graph=config.static_graph,
+                gradient_as_bucket_view=config.gradient_as_bucket_view,
+            ),
+        ],
+    )
+
+
+def prepare_module(module: nn.Module, config: PrecisionConfig) -> nn.Module:
+    """Apply the memory format and compile in place, so that names in the state stay the same."""
+    if config.channels_last:
+        module = module.to(memory_format=torch.channels_last)
+    if config.compile:
+        module.compile(mode=None if config.compile_mode == "default" else config.compile_mode)
+    return module

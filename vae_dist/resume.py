@@ -1,0 +1,119 @@
+"""A run's state to and from checkpoints, the 2018 program's included."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_dist.checkpoint import load_checkpoint, newest_checkpoint, resolve_checkpoint
+from vae_dist.models import import_seed_state
+from vae_dist.state import Counters, TrainState
+
+
+def capture(state: TrainState) -> dict[str, Any]:
+    """Everything beside the weights, as tensors and plain values; all processes must call this.
+
+    Raises
+    ------
+    NonFiniteLoss
+        If a loss since the last log was NaN or infinite: such a state is not worth keeping.
+    """
+    window = state.reduce(state.window)
+    state.check_finite(window)
+    scaler = state.accelerator.scaler
+    return {
+        "optimizer": state.optimizer.state_dict(),
+        "scheduler": state.scheduler.state_dict(),
+        "scaler": None if scaler is None else scaler.state_dict(),
+        "counters": dataclasses.asdict(state.counters),
+        "best": state.best,
+        "running": state.running.cpu(),
+        "window": window.cpu(),
+        "epoch_sums": state.reduce(state.epoch_sums).cpu(),
+        "steps_per_epoch": state.steps_per_epoch,
+    }
+
+
+def restore(state: TrainState, checkpoints: Path) -> str:
+    """Bring a fresh state to where ``--resume`` says, before `TrainState.wrap`.
+
+    Parameters
+    ----------
+    state : TrainState
+    checkpoints : Path
+        The run's own ``checkpoints`` folder, which ``--resume auto`` looks into.
+
+    Returns
+    -------
+    str
+        One line that says what was found.
+
+    Raises
+    ------
+    ValueError
+        If what ``--resume`` names is not there, not whole, or of another model or data.
+    """
+    resume = state.settings.run.resume
+    if not resume:
+        return "starting afresh"
+    if resume == "auto":
+        checkpoint = newest_checkpoint(checkpoints)
+        if checkpoint is None:
+            return "starting afresh (--resume auto: no complete checkpoint yet)"
+    elif resume.endswith((".pth.tar", ".pth", ".pt")):
+        return _restore_seed(state, Path(resume))
+    else:
+        checkpoint = resolve_checkpoint(Path(resume), which="last")
+    weights, trainer, meta = load_checkpoint(checkpoint)
+    _load_weights(state, weights, checkpoint)
+    if trainer["steps_per_epoch"] != state.steps_per_epoch:
+        raise ValueError(
+            f"{checkpoint}: was made with {trainer['steps_per_epoch']} steps an epoch, these data "
+            f"and this --batch-size give {state.steps_per_epoch}; resume with the same ones"
+        )
+    state.optimizer.load_state_dict(trainer["optimizer"])
+    state.scheduler.load_state_dict(trainer["scheduler"])
+    if trainer["scaler"] is not None and state.accelerator.scaler is not None:
+        state.accelerator.scaler.load_state_dict(trainer["scaler"])
+    state.counters = Counters(**trainer["counters"])
+    state.best = trainer["best"]
+    state.running = trainer["running"].to(state.device)
+    if state.world.rank == 0:  # the sums are of all processes together
+        state.window = trainer["window"].to(state.device)
+        state.epoch_sums = trainer["epoch_sums"].to(state.device)
+    return f"resuming {checkpoint} at step {meta['step']}"
+
+
+def _load_weights(state: TrainState, weights: dict[str, Tensor], source: Path) -> None:
+    try:
+        state.objective.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{source}: holds other weights than --model-type {state.settings.model.model_type} "
+            f"with these settings has ({reason[:300]})"
+        ) from error
+
+
+def _restore_seed(state: TrainState, path: Path) -> str:
+    """Take weights, optimizer and epoch of a 2018 ``.pth.tar``."""
+    if not path.is_file():
+        raise ValueError(f"--resume {path}: no such file")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or not {"epoch", "state_dict"} <= content.keys():
+        raise ValueError(f"--resume {path}: not a checkpoint of the 2018 program")
+    weights = import_seed_state(content["state_dict"], state.settings.model.model_type)
+    _load_weights(state, {f"model.{name}": value for name, value in weights.items()}, path)
+    if "optimizer" in content and state.settings.optim.optimizer == "adam":
+        state.optimizer.load_state_dict(content["optimizer"])  # same parameters, same order
+    epoch = int(content["epoch"])
+    steps = epoch * state.steps_per_epoch
+    state.counters = Counters(epoch=epoch, step=steps)
+    state.scheduler.last_epoch = steps - 1
+    state.scheduler._step_count = steps
+    state.scheduler.step()
+    return f"resuming {path}, a checkpoint of the 2018 program, after epoch {epoch}"

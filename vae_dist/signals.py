@@ -1,0 +1,101 @@
+"""Stopping on a signal, all ranks at the same step.
+
+Light on purpose: handlers are installed before torch is imported, so that a signal during
+start-up is kept too.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType
+from typing import Any
+
+from data_pipeline.order import World
+
+EXIT_REQUEUE = 75
+"""Exit code of a run that a signal or its time limit stopped after a complete checkpoint."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+
+
+class StopRequest:
+    """Remembers that this process was asked to stop.
+
+    Parameters
+    ----------
+    time_limit : float
+        Seconds after which the run stops by itself; 0 means never.
+
+    Notes
+    -----
+    A second SIGINT raises ``KeyboardInterrupt``, for the person who will not wait.
+    """
+
+    def __init__(self, time_limit: float = 0.0) -> None:
+        self.reason: str | None = None
+        self.time_limit = time_limit
+        self._started = time.monotonic()
+
+    def install(self) -> StopRequest:
+        """Take over the stop signals of this process."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._receive)
+        return self
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if number == signal.SIGINT and self.reason == name:
+            raise KeyboardInterrupt
+        self.reason = name
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come or the time is up."""
+        if self.reason is None and 0 < self.time_limit < time.monotonic() - self._started:
+            self.reason = "time limit"
+        return self.reason is not None
+
+
+class Agreement:
+    """Lets all ranks see a stop request at the same call of `poll`.
+
+    Each call starts a reduction of one integer over a gloo group on the CPU and reads the one
+    that the call before started: nothing waits for the accelerator, and no rank for another
+    by more than one step.
+    """
+
+    def __init__(self, request: StopRequest, world: World) -> None:
+        self._request = request
+        self._size = world.size
+        self._pending: tuple[Any, Any] | None = None
+        self._group: Any = None
+        if world.size > 1:
+            import torch.distributed as dist
+
+            self._group = dist.new_group(backend="gloo")
+
+    def poll(self) -> bool:
+        """Whether all ranks stop here. Every rank must call this equally often."""
+        if self._size == 1:
+            return self._request.requested
+        import torch
+        import torch.distributed as dist
+
+        flag = torch.tensor([int(self._request.requested)])
+        work = dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        before, self._pending = self._pending, (work, flag)
+        return before is not None and self._finish(before)
+
+    def settle(self) -> bool:
+        """Finish what `poll` started; call at a point that every rank passes."""
+        before, self._pending = self._pending, None
+        return before is not None and self._finish(before)
+
+    def _finish(self, pending: tuple[Any, Any]) -> bool:
+        work, flag = pending
+        work.wait()
+        stop = bool(flag.item())
+        if stop and self._request.reason is None:
+            self._request.reason = "another rank"
+        return stop

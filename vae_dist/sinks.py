@@ -1,0 +1,293 @@
+"""Where a run's figures go: the console, JSON lines and Accelerate's trackers.
+
+Only the main process has real sinks; the others hold a `NullSink`, so the loop never asks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import numpy as np
+from rich.console import Console as RichConsole
+from tyro.conf import arg
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclasses.dataclass(kw_only=True)
+class LogConfig:
+    """Logging: what is written down, and how often."""
+
+    log_every: Annotated[int, arg(aliases=["--print-freq"])] = 10
+    """Write the training figures every so many steps."""
+    tensorboard: bool = True
+    """Write TensorBoard scalars into the run folder."""
+    tensorboard_images: bool = True
+    """Also write a panel of up to 40 validation images over their reconstructions."""
+    tracker: list[str] = dataclasses.field(default_factory=list)
+    """More trackers of Accelerate's: wandb, mlflow, aim, comet_ml, clearml, dvclive ..."""
+
+    def __post_init__(self) -> None:
+        if self.log_every < 1:
+            raise ValueError(f"--log-every {self.log_every}: must be 1 or more")
+
+    @property
+    def trackers(self) -> list[str]:
+        """Names of all trackers, TensorBoard included."""
+        return (["tensorboard"] if self.tensorboard else []) + self.tracker
+
+
+class Sink(Protocol):
+    """What the trainer may call."""
+
+    def record(self, figures: dict[str, Any]) -> None:
+        """Take one line of ``metrics.jsonl``: ``split``, ``step``, ``epoch`` and figures."""
+
+    def scalars(self, figures: dict[str, float], step: int) -> None:
+        """Take more numbers for the trackers, by tag."""
+
+    def epoch(self, number: int, train: dict[str, float], val: dict[str, float]) -> None:
+        """Take the figures of a whole epoch."""
+
+    def images(self, panel: np.ndarray, step: int) -> None:
+        """Take a picture, uint8 (H, W, 3)."""
+
+    def say(self, line: str) -> None:
+        """Tell the user one line."""
+
+    def show(self, renderable: Any) -> None:
+        """Show the user a table or the like (a rich renderable)."""
+
+    def close(self) -> None:
+        """Flush and release everything."""
+
+
+class NullSink:
+    """Takes everything, keeps nothing: the other ranks' sink."""
+
+    def record(self, figures: dict[str, Any]) -> None: ...
+    def scalars(self, figures: dict[str, float], step: int) -> None: ...
+    def epoch(self, number: int, train: dict[str, float], val: dict[str, float]) -> None: ...
+    def images(self, panel: np.ndarray, step: int) -> None: ...
+    def say(self, line: str) -> None: ...
+    def show(self, renderable: Any) -> None: ...
+    def close(self) -> None: ...
+
+
+class JsonLines(NullSink):
+    """``metrics.jsonl``: one object a line.
+
+    Parameters
+    ----------
+    path : Path
+        The file; lines of steps after `step` are dropped first, since a resumed run writes
+        them again.
+    step : int
+        The step the run starts from.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        path.write_text("".join(kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def record(self, figures: dict[str, Any]) -> None:
+        self._file.write(json.dumps(_without_nan(figures)) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+SEED_TAGS = {"loss": "loss", "recon": "img_loss", "kl": "kl_loss", "ssim": "ssim"}
+"""Our names to those in the tags of the 2018 program (train_img_loss ...)."""
+
+
+class Trackers(NullSink):
+    """TensorBoard and the other trackers, through Accelerate, under the seed's tags."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+
+    def record(self, figures: dict[str, Any]) -> None:
+        split, step = figures["split"], figures["step"]
+        scalars = {
+            f"{split}_{SEED_TAGS.get(name, name)}": value
+            for name, value in figures.items()
+            if isinstance(value, int | float) and name not in ("step", "epoch")
+        }
+        for name, value in figures.items():
+            if isinstance(value, list):
+                scalars |= {f"{split}_{name}/{i}": v for i, v in enumerate(value)}
+        self._accelerator.log(scalars, step=step)
+
+    def scalars(self, figures: dict[str, float], step: int) -> None:
+        self._accelerator.log(figures, step=step)
+
+    def epoch(self, number: int, train: dict[str, float], val: dict[str, float]) -> None:
+        tags = {f"eph_tr_{t}": train.get(n) for n, t in SEED_TAGS.items()}
+        tags |= {f"eph_val_{t}": val.get(n) for n, t in SEED_TAGS.items()}
+        self._accelerator.log({t: v for t, v in tags.items() if v is not None}, step=number)
+
+    def images(self, panel: np.ndarray, step: int) -> None:
+        for tracker in self._accelerator.trackers:
+            if tracker.name == "tensorboard":
+                tracker.writer.add_image("panno", panel, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._accelerator.end_training()
+
+
+class Console(NullSink):
+    """A rich progress bar on a terminal, plain lines elsewhere.
+
+    Parameters
+    ----------
+    total_steps : int
+        Optimizer steps of the whole run.
+    """
+
+    def __init__(self, total_steps: int) -> None:
+        self._progress = None
+        if sys.stdout.isatty():
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
+            self._progress = Progress(
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+            )
+            self._task = self._progress.add_task("starting", total=total_steps)
+            self._progress.start()
+
+    def record(self, figures: dict[str, Any]) -> None:
+        text = describe(figures)
+        if figures["split"] == "val":
+            self.say(f"val   {text}")
+        elif self._progress is not None:
+            self._progress.update(self._task, completed=figures["step"], description=text)
+        else:
+            self.say(f"train {text}")
+
+    def say(self, line: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, flush=True)
+
+    def show(self, renderable: Any) -> None:
+        if self._progress is not None:
+            self._progress.console.print(renderable)
+        else:
+            RichConsole(width=120).print(renderable)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+
+class Sinks(NullSink):
+    """Several sinks as one."""
+
+    def __init__(self, *sinks: Sink) -> None:
+        self._sinks = sinks
+
+    def record(self, figures: dict[str, Any]) -> None:
+        for sink in self._sinks:
+            sink.record(figures)
+
+    def scalars(self, figures: dict[str, float], step: int) -> None:
+        for sink in self._sinks:
+            sink.scalars(figures, step)
+
+    def epoch(self, number: int, train: dict[str, float], val: dict[str, float]) -> None:
+        for sink in self._sinks:
+            sink.epoch(number, train, val)
+
+    def images(self, panel: np.ndarray, step: int) -> None:
+        for sink in self._sinks:
+            sink.images(panel, step)
+
+    def say(self, line: str) -> None:
+        for sink in self._sinks:
+            sink.say(line)
+
+    def show(self, renderable: Any) -> None:
+        for sink in self._sinks:
+            sink.show(renderable)
+
+    def close(self) -> None:
+        for sink in self._sinks:
+            sink.close()
+
+
+def open_sinks(
+    config: LogConfig, accelerator: Accelerator, run_dir: Path, step: int, total_steps: int
+) -> Sink:
+    """The main process's sinks: console, ``metrics.jsonl`` and the trackers.
+
+    Parameters
+    ----------
+    config : LogConfig
+    accelerator : Accelerator
+        Made with ``config.trackers``.
+    run_dir : Path
+    step, total_steps : int
+        Where the run starts and ends, in optimizer steps.
+    """
+    sinks: list[Sink] = [JsonLines(run_dir / "metrics.jsonl", step), Console(total_steps)]
+    if config.trackers:
+        # What a killed run wrote beyond its checkpoint is written again: TensorBoard drops it.
+        accelerator.init_trackers(
+            "tensorboard", init_kwargs={"tensorboard": {"purge_step": step + 1}}
+        )
+        sinks.append(Trackers(accelerator))
+    return Sinks(*sinks)
+
+
+def describe(figures: dict[str, Any]) -> str:
+    """One line of figures for a person, in a fixed order."""
+    formats = {
+        "epoch": "epoch {:.2f}",
+        "step": "step {}",
+        "loss": "loss {:.2f}",
+        "recon": "recon {:.2f}",
+        "kl": "kl {:.2f}",
+        "ssim": "ssim {:.4f}",
+        "psnr": "psnr {:.2f} dB",
+        "elbo": "elbo {:.2f}",
+        "active_units": "active units {}",
+        "images_per_second": "{:,.0f} images/s",
+        "data_wait": "waiting for data {:.0%}",
+        "memory_gib": "memory {:.2f} GiB",
+    }
+    known = ((text, figures.get(name)) for name, text in formats.items())
+    return "  ".join(text.format(value) for text, value in known if value is not None)
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Lines of a JSON-lines file; a last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if line.endswith("}\n")]
+
+
+def _without_nan(figures: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: what is not finite is written as null."""
+    return {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value
+        for name, value in figures.items()
+    }
