@@ -184,7 +184,8 @@ def _key(source: Source, settings: dict[str, Any], shape: tuple[int, int, int]) 
         "version": MANIFEST_VERSION,
         "name": source.name,
         "classes": list(source.classes),
-        "provenance": dict(source.provenance),
+        # The same images found in another place are the same.
+        "provenance": {k: v for k, v in source.provenance.items() if k != "found"},
         "settings": settings,
         "shape": shape,
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from data_pipeline.progress import Progress, Silent
 from data_pipeline.sources.base import DATASETS, SourceConfig, SourceData
 
@@ -29,10 +31,17 @@ def load_source(config: SourceConfig, progress: Progress | None = None) -> Sourc
         If it is not found, damaged, or not what it should be; one line with the mend.
     """
     watcher = progress if progress is not None else Silent()
-    if config.dataset == "digits":
+    try:
+        return _loader_of(config.dataset)(config, watcher)
+    except OSError as error:
+        raise ValueError(f"{error.filename or config.source}: {error.strerror or error}") from error
+
+
+def _loader_of(dataset: str) -> Callable[[SourceConfig, Progress], SourceData]:
+    if dataset == "digits":
         from data_pipeline.sources.digits import load_digits
 
-        return load_digits(config, watcher)
+        return load_digits
     from data_pipeline.sources.mnist import load_mnist_family
 
-    return load_mnist_family(config, watcher)
+    return load_mnist_family

@@ -82,6 +82,7 @@ def download(
                 progress.say(f"download failed: {error}")
                 continue
             os.replace(part, target)
+            progress.say(f"downloaded {url}")
             return url
     raise DownloadError("; ".join(failures))
 

@@ -84,16 +84,13 @@ def _find(config: SourceConfig, family: Family, progress: Progress) -> Found:
     if not config.download:
         raise ValueError(_not_found(config, family, "downloading is off (--download False)"))
     try:
-        origins = _download(config, family, kept, progress)
+        _download(config, family, kept, progress)
     except DownloadError as error:
         raise ValueError(_not_found(config, family, f"the download failed: {error}")) from error
     found = _read_folder(kept, family, config.check_sums)
     if found is None:
         raise ValueError(f"{kept}: {_missing(kept, family)} in what was downloaded")
-    raw, origin, files = found
-    for name, url in origins.items():
-        files.setdefault(name, {})["url"] = url
-    return raw, origin, files
+    return found
 
 
 def _folder_name(dataset: str) -> str:
@@ -177,10 +174,8 @@ def _wrong_sum(where: str, name: str, found: str, expected: str) -> str:
     )
 
 
-def _download(
-    config: SourceConfig, family: Family, folder: Path, progress: Progress
-) -> dict[str, str]:
-    """Fetch every raw file of a family into `folder`; returns their URLs by name."""
+def _download(config: SourceConfig, family: Family, folder: Path, progress: Progress) -> None:
+    """Fetch every raw file of a family into `folder`."""
     import torchvision.datasets
 
     known = getattr(torchvision.datasets, family.torchvision)
@@ -198,10 +193,9 @@ def _download(
             ) or None
 
         progress.say(f"{config.dataset}: downloading {name} (about 560 MB)")
-        url = download(name, [*own, base], folder / family.archive, archive_fault, config, progress)
-        return {name: url}
+        download(name, [*own, base], folder / family.archive, archive_fault, config, progress)
+        return
     md5_of = dict(known.resources)
-    origins = {}
     for file in family.files:
         packed_name = file.name + ".gz"
 
@@ -218,7 +212,7 @@ def _download(
                 return str(error)
             return None
 
-        origins[file.name] = download(
+        download(
             packed_name,
             [*own, *known.mirrors, *family.mirrors],
             folder / packed_name,
@@ -226,4 +220,3 @@ def _download(
             config,
             progress,
         )
-    return origins

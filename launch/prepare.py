@@ -1,0 +1,97 @@
+"""``vae-dist prepare``: find a data set, check it, write it as webdataset shards."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipeline.manifest import MANIFEST_NAME, Manifest
+from data_pipeline.prepare import PrepareConfig
+from data_pipeline.progress import Progress
+from data_pipeline.shards import write_folder
+from data_pipeline.sources import SourceConfig, load_source
+from launch.config import parse
+from launch.progress import make_progress
+
+MIRROR_VARIABLE = "VAE_DIST_MIRROR"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``vae-dist prepare ARGV``; returns the exit code."""
+    source, config = parse(
+        "prepare",
+        [SourceConfig, PrepareConfig],
+        argv,
+        "Find a data set (--source, a system's copy, or a download), check it, write its shards.",
+    )
+    started = time.perf_counter()
+    out = folder_for(source, config)
+    with make_progress() as progress:
+        manifest, written = prepare_folder(source, config, progress)
+    print(summary(manifest, out))
+    if written:
+        print(f"written in {time.perf_counter() - started:.1f} s")
+    else:
+        print("was there already, written from the same images with the same settings")
+    return 0
+
+
+def folder_for(source: SourceConfig, config: PrepareConfig) -> Path:
+    """The data folder: ``--out``, else ``data/NAME``."""
+    if config.out is not None:
+        return config.out.expanduser()
+    if source.source is not None and source.dataset in ("folder", "npz"):
+        return Path("data") / source.source.expanduser().resolve().stem
+    return Path("data") / source.dataset
+
+
+def prepare_folder(
+    source: SourceConfig, config: PrepareConfig, progress: Progress
+) -> tuple[Manifest, bool]:
+    """Write a data set's folder unless it is there already.
+
+    Parameters
+    ----------
+    source : SourceConfig
+        Which data set. Where it names no mirror, the environment's VAE_DIST_MIRROR is used.
+    config : PrepareConfig
+        How it is written.
+    progress : Progress
+        Told what is found, and how far the writing is.
+
+    Returns
+    -------
+    tuple of Manifest, bool
+        What the folder holds, and whether it was written now.
+    """
+    if source.mirror is None:
+        source.mirror = os.environ.get(MIRROR_VARIABLE) or None
+    out = folder_for(source, config)
+    before = _stamp(out)
+    data = load_source(source, progress)
+    task = f"writing {out}"
+    manifest = write_folder(
+        data, out, config, lambda done, total: progress.advance(task, done, total)
+    )
+    return manifest, _stamp(out) != before
+
+
+def _stamp(out: Path) -> tuple[int, int] | None:
+    try:
+        status = (out / MANIFEST_NAME).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def summary(manifest: Manifest, out: Path) -> str:
+    """A few lines that say what a data folder holds."""
+    shape = "x".join(map(str, manifest.image_shape))
+    lines = [f"{manifest.name}: {shape} images, {len(manifest.classes)} classes, in {out}"]
+    for name, split in manifest.splits.items():
+        size = sum(shard.bytes for shard in split.shards)
+        files = f"{len(split.shards)} shard" + ("s" if len(split.shards) != 1 else "")
+        lines.append(f"  {name:<5} {split.count:>9,} images  {files:>10}  {size / 1e6:>10,.1f} MB")
+    return "\n".join(lines)

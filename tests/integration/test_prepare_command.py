@@ -1,0 +1,88 @@
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline.folder import open_data
+from data_pipeline.sources import SourceConfig, load_source
+from launch.cli import main
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+
+
+def _tree(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()}
+
+
+def test_prepare_writes_once_and_then_says_that_it_is_there(tmp_path, capsys):
+    out = tmp_path / "digits"
+    assert main(["prepare", "--dataset", "digits", "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert "digits: 1797 images of scikit-learn" in said.err
+    assert "digits: 1x28x28 images, 10 classes" in said.out
+    assert "written in" in said.out
+    before = _tree(out)
+    assert main(["prepare", "--dataset_type", "digits", "--out", str(out)]) == 0
+    assert "was there already" in capsys.readouterr().out
+    assert _tree(out) == before
+    source = load_source(SourceConfig(dataset="digits"))
+    test = open_data(str(out)).arrays("test")
+    wanted = source.splits["test"]
+    order = np.argsort(wanted.index)
+    assert np.array_equal(test.images, np.asarray(wanted.images)[order])
+    assert np.array_equal(test.labels, wanted.labels[order])
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--dataset", "cifar"], "--dataset cifar: expected one of mnist"),
+        (["--dataset", "folder"], "--dataset folder needs --source PATH"),
+        (["--dataset", "mnist", "--source", "nowhere"], "--source nowhere: no such folder"),
+        (["--dataset", "kmnist", "--download", "False"], "--source DIR"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(words, complaint, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    extra = ["--download-dir", str(tmp_path)]
+    assert main(["prepare", *words, *extra]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert complaint in lines[0]
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_terminal_gets_bars(tmp_path):
+    leader, follower = pty.openpty()
+    command = ["prepare", "--dataset", "digits", "--out", str(tmp_path / "d")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch.cli", *command],
+        stderr=follower,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(follower)
+    screen = b""
+    try:
+        while block := os.read(leader, 4096):
+            screen += block
+    except OSError:  # the other end is closed
+        pass
+    os.close(leader)
+    assert process.wait() == 0
+    assert "━".encode() in screen
+    assert b"100 %" in screen
+
+
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's dataset-fashion-mnist")
+def test_fashion_mnist_in_another_place_is_the_same_data(tmp_path, capsys):
+    copy, out = tmp_path / "copy", tmp_path / "out"
+    shutil.copytree(DEBIAN, copy)
+    assert main(["prepare", "--out", str(out)]) == 0
+    assert main(["prepare", "--out", str(out), "--source", str(copy)]) == 0
+    assert "was there already" in capsys.readouterr().out
