@@ -9,10 +9,10 @@ from pathlib import Path
 
 from data_pipeline.manifest import MANIFEST_NAME, Manifest
 from data_pipeline.prepare import PrepareConfig
-from data_pipeline.progress import Progress
+from data_pipeline.progress import Progress, Silent
 from data_pipeline.shards import write_folder
 from data_pipeline.sources import SourceConfig, load_source
-from launch.config import parse
+from launch.config import is_first_process, parse
 from launch.progress import make_progress
 
 MIRROR_VARIABLE = "VAE_DIST_MIRROR"
@@ -76,6 +76,21 @@ def prepare_folder(
         data, out, config, lambda done, total: progress.advance(task, done, total)
     )
     return manifest, _stamp(out) != before
+
+
+def prepare_missing(dataset: str, folder: Path, source: Path | None = None) -> None:
+    """Write a known data set's folder with default settings, for a command that needs it.
+
+    Of several processes that call this one writes, under a lock, and the others wait.
+    """
+    found = SourceConfig(dataset=dataset, source=source)
+    wanted = PrepareConfig(out=folder)
+    if not is_first_process():
+        prepare_folder(found, wanted, Silent())
+        return
+    with make_progress() as progress:
+        progress.say(f"no data folder {folder}: preparing {dataset}")
+        prepare_folder(found, wanted, progress)
 
 
 def _stamp(out: Path) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ import pytest
 from data_pipeline.folder import open_data
 from data_pipeline.sources import SourceConfig, load_source
 from launch.cli import main
+from launch.prepare import prepare_missing
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
@@ -86,3 +87,9 @@ def test_fashion_mnist_in_another_place_is_the_same_data(tmp_path, capsys):
     assert main(["prepare", "--out", str(out)]) == 0
     assert main(["prepare", "--out", str(out), "--source", str(copy)]) == 0
     assert "was there already" in capsys.readouterr().out
+
+
+def test_a_missing_folder_is_prepared_for_whoever_needs_it(tmp_path, capsys):
+    prepare_missing("digits", tmp_path / "digits")
+    assert "preparing digits" in capsys.readouterr().err
+    assert open_data(str(tmp_path / "digits")).manifest.name == "digits"
