@@ -38,10 +38,13 @@ class RunFolder:
     ----------
     path : Path
         ``RUNS_DIR/NAME``. Made when first written to.
+    status_copy : Path, optional
+        A second place for the status.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, status_copy: Path | None = None) -> None:
         self.path = path
+        self._status_copy = status_copy
         self.checkpoints = path / "checkpoints"
         self._status: dict[str, Any] = {"schema": 1}
 
@@ -72,6 +75,8 @@ class RunFolder:
         self._status |= fields
         self._status["time"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         write_json(self.path / "status.json", self._status)
+        if self._status_copy is not None:
+            write_json(self._status_copy, self._status)
 
     def write_environment(self, device: torch.device, world_size: int) -> None:
         """Write ``environment.json``: versions, commit, host, device, command."""

@@ -44,6 +44,8 @@ class RunConfig:
     resume: str = ""
     """auto (the newest complete checkpoint of this run, or afresh), a checkpoint or run folder,
     or a .pth.tar of the 2018 program."""
+    status_file: Path | None = None
+    """Keep a copy of status.json here too, where a batch script can find it."""
     overwrite: bool = False
     """Start over where RUNS_DIR/NAME holds a run already."""
     expect_world_size: int = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -62,10 +63,10 @@ class Agreement:
 
     Each call starts a reduction of one integer over a gloo group on the CPU and reads the one
     that the call before started: nothing waits for the accelerator, and no rank for another
-    by more than one step.
+    by more than one step. A rank that waits longer than `timeout` seconds for the others fails.
     """
 
-    def __init__(self, request: StopRequest, world: World) -> None:
+    def __init__(self, request: StopRequest, world: World, timeout: float = 600.0) -> None:
         self._request = request
         self._size = world.size
         self._pending: tuple[Any, Any] | None = None
@@ -73,7 +74,7 @@ class Agreement:
         if world.size > 1:
             import torch.distributed as dist
 
-            self._group = dist.new_group(backend="gloo")
+            self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
 
     def poll(self) -> bool:
         """Whether all ranks stop here. Every rank must call this equally often."""

@@ -49,7 +49,7 @@ class Trainer:
     def __init__(self, settings: Settings, data: DataFolder, stop: StopRequest) -> None:
         run = settings.run
         self.settings, self.data, self.stop = settings, data, stop
-        self.folder = RunFolder(run.runs_dir / run.name)
+        self.folder = RunFolder(run.runs_dir / run.name, run.status_file)
         self.accelerator = make_accelerator(
             settings.precision, self.folder.path, settings.log.trackers
         )
@@ -60,7 +60,7 @@ class Trainer:
                 "processes; look at the launcher's --num_processes or --nproc-per-node"
             )
         self.is_main = self.accelerator.is_main_process
-        self.agreement = Agreement(stop, self.world)
+        self.agreement = Agreement(stop, self.world, timeout=settings.precision.collective_timeout)
         if self.is_main:
             self.folder.make(resume=bool(run.resume), overwrite=run.overwrite)
         self._status("starting", world_size=self.world.size)

@@ -1,11 +1,16 @@
-"""The files under launch/accelerate and slurm/: read by the programs they are for."""
+"""Recipes: launch/accelerate, launch/presets and slurm/, read by the programs they are for."""
 
+import dataclasses
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
+
+from launch.config import PRESETS, parse, preset_names
+from launch.train import ModeConfig, TrainingDataConfig
+from vae_dist.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 YAML = sorted((REPOSITORY / "launch" / "accelerate").glob("*.yaml"))
@@ -86,3 +91,24 @@ def test_pipeline_refuses_what_it_does_not_know(words, complaint):
     done = dry_run(*words)
     assert done.returncode == 2
     assert complaint in done.stderr
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_preset_is_a_whole_run(name):
+    head = (PRESETS / f"{name}.toml").read_text().splitlines()
+    owners = [field.default_factory for field in dataclasses.fields(Settings)]
+    where, _, run, *_ = parse(
+        "train", [TrainingDataConfig, ModeConfig, *owners], ["--preset", name]
+    )
+    assert run.name == name
+    assert where.dataset in ("digits", "fmnist")
+    assert "--preset" in "".join(line for line in head if line.startswith("#"))
+    assert any(line.startswith("# Expect: ") for line in head)
+
+
+def test_every_line_of_the_ablations_is_a_run():
+    owners = [field.default_factory for field in dataclasses.fields(Settings)]
+    for line in (REPOSITORY / "slurm" / "ablations.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            name, *flags = line.split()
+            parse("train", [TrainingDataConfig, ModeConfig, *owners], ["--name", name, *flags])
