@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Collection
+import tarfile
+import zlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from data_pipeline.batch import Arrays
 from data_pipeline.loader import LoaderConfig
 from data_pipeline.manifest import MANIFEST_NAME, Manifest, Shard, parse_manifest
-from data_pipeline.remote import is_remote, join, read_small, read_whole
-from data_pipeline.tars import read_tar
+from data_pipeline.remote import is_remote, join, read_small, read_some, read_whole
+from data_pipeline.tars import read_ranges, read_tar
+
+_MEND = "run vae-dist verify, restore it, or pass --on-bad-shard skip"
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,43 @@ class DataFolder:
             for shard in self.manifest.split(split).shards
             if shard.name not in exclude
         ]
-        if not parts:
-            none = np.zeros(0, np.int64)
-            return Arrays(np.zeros((0, *self.manifest.image_shape), np.uint8), none, none)
-        images, labels, index = map(np.concatenate, zip(*parts, strict=True))
+        images, labels, index = joined(parts, self.manifest.image_shape)
         order = np.argsort(index, kind="stable")
         return Arrays(images[order], labels[order], index[order])
+
+    def read_blocks(self, blocks: Sequence[tuple[Shard, int]]) -> list[Arrays]:
+        """Some blocks, each checked against the manifest.
+
+        Parameters
+        ----------
+        blocks : sequence of (Shard, int)
+            A shard and the number of a block in it.
+        """
+        size = self.manifest.block_size
+        where = ", ".join(dict.fromkeys(self.location(shard) for shard, _ in blocks))
+        ranges = [self._block_bytes(shard, number) for shard, number in blocks]
+        try:
+            found = iter(list(read_ranges(ranges, self.manifest.layout, where)))
+        except (tarfile.TarError, ValueError, OSError) as error:
+            raise ValueError(f"{where}: damaged shard ({error}); {_MEND}") from error
+        read = []
+        for shard, number in blocks:
+            count = min(size, shard.count - number * size)
+            samples = 1 if self.manifest.layout == "block" else count
+            arrays = joined(list(islice(found, samples)), self.manifest.image_shape)
+            check_arrays(arrays, self.manifest, count, self.location(shard))
+            read.append(arrays)
+        return read
+
+    def _block_bytes(self, shard: Shard, number: int) -> bytes:
+        where = self.location(shard)
+        start, end = shard.offsets[number], shard.offsets[number + 1]
+        content = read_some(where, shard, start, end - start, self.config)
+        whole = len(content) == end - start
+        if not whole or (shard.crc32 and zlib.crc32(content) != shard.crc32[number]):
+            what = "has another CRC-32" if whole else "is cut short"
+            raise ValueError(f"{where}: damaged shard (block {number} {what}); {_MEND}")
+        return content
 
     def read_shard(self, shard: Shard) -> Arrays:
         """All images of a shard in the order of the file, checked against the manifest."""
@@ -72,10 +108,10 @@ class DataFolder:
         if len(data) != shard.bytes or hashlib.sha256(data).hexdigest() != shard.sha256:
             raise ValueError(
                 f"{where}: damaged shard ({len(data)} bytes, {shard.bytes} expected, or another "
-                "SHA-256); run vae-dist verify, restore it, or pass --on-bad-shard skip"
+                f"SHA-256); {_MEND}"
             )
         parts = list(read_tar(io.BytesIO(data), self.manifest.layout, where))
-        arrays = Arrays(*map(np.concatenate, zip(*parts, strict=True)))
+        arrays = joined(parts, self.manifest.image_shape)
         check_arrays(arrays, self.manifest, shard.count, where)
         return arrays
 
@@ -99,6 +135,16 @@ def open_data(path: str, *, config: LoaderConfig | None = None) -> DataFolder:
         mend = "" if is_remote(path) else "; write it with vae-dist prepare --out " + path
         raise ValueError(f"{path}: no data folder (no {MANIFEST_NAME} there){mend}") from None
     return DataFolder(path, parse_manifest(text, where), config)
+
+
+def joined(parts: Sequence[Arrays], image_shape: tuple[int, int, int]) -> Arrays:
+    """Several arrays of images, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        none = np.zeros(0, np.int64)
+        return Arrays(np.zeros((0, *image_shape), np.uint8), none, none)
+    return Arrays(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def check_arrays(arrays: Arrays, manifest: Manifest, count: int, where: str) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from data_pipeline.batch import Batch
 from data_pipeline.order import World, steps_per_epoch
+from data_pipeline.prefetch import prefetch
 
 if TYPE_CHECKING:
     from data_pipeline.folder import DataFolder
@@ -25,19 +29,42 @@ class LoaderConfig:
     """memory: all images are held; stream: a bounded buffer; auto: by size."""
     memory_limit: float = 2.0
     """auto holds a split in memory up to this many GB of pixels."""
+    workers: int = 0
+    """stream: processes that read; 0: a thread. Use some for layout sample (PNGs)."""
+    lanes: int = 64
+    """stream: parts of an epoch that are read side by side; decides the order."""
+    shuffle_window: int = 4
+    """stream: blocks of a lane whose images are shuffled together; decides the order."""
+    prefetch: int = 2
+    """Batches made ready in the background; 0: none."""
+    pin_memory: bool = True
+    """With a GPU: batches lie in page-locked memory, from which copies do not block."""
+    data_device: str = "cpu"
+    """memory: where the images are held; cuda holds a small set wholly in GPU memory."""
     on_bad_shard: str = "fail"
     """fail: a damaged shard ends the run; skip: it is left out on all ranks and counted."""
 
     def __post_init__(self) -> None:
         if self.loader not in LOADERS:
             raise ValueError(f"--loader {self.loader}: expected one of {', '.join(LOADERS)}")
-        if self.memory_limit < 0:
-            raise ValueError(f"--memory-limit {self.memory_limit}: must not be negative")
         if self.on_bad_shard not in BAD_SHARD_POLICIES:
             raise ValueError(
                 f"--on-bad-shard {self.on_bad_shard}: "
                 f"expected one of {', '.join(BAD_SHARD_POLICIES)}"
             )
+        for name, least in (
+            ("memory_limit", 0),
+            ("workers", 0),
+            ("lanes", 1),
+            ("shuffle_window", 1),
+            ("prefetch", 0),
+        ):
+            value = getattr(self, name)
+            if value < least:
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(f"{flag} {value}: must be at least {least}")
+        if self.data_device != "cpu" and self.loader == "stream":
+            raise ValueError(f"--data-device {self.data_device}: needs --loader memory")
 
 
 class Loader(ABC):
@@ -48,23 +75,28 @@ class Loader(ABC):
     mode : str
         ``"memory"`` or ``"stream"``.
     reason : str
-        Why this mode; one line for the log.
+        Why this mode; for the log.
     num_images : int
         Images an epoch, over all processes.
     steps_per_epoch : int
         Steps every process takes in an epoch.
+    excluded : list of str
+        Shards that were left out.
     """
 
     mode: str
-    reason: str
 
-    def __init__(self, num_images: int, batch_size: int, world: World) -> None:
+    def __init__(
+        self, num_images: int, batch_size: int, world: World, config: LoaderConfig, reason: str
+    ) -> None:
         self.num_images = num_images
         self.batch_size = batch_size
         self.world = world
+        self.config = config
+        self.reason = reason
         self.steps_per_epoch = steps_per_epoch(num_images, batch_size)
+        self.excluded: list[str] = []
 
-    @abstractmethod
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """This process's parts of an epoch's global batches.
 
@@ -74,7 +106,32 @@ class Loader(ABC):
             Decides the order.
         start : int
             Step to begin at; what comes before is not read.
+
+        Yields
+        ------
+        Batch
+            One for each step from `start` on; it may hold no images.
         """
+        batches = self.read(epoch, start)
+        if self.config.pin_memory and self.data_device == "cpu" and torch.cuda.is_available():
+            batches = (batch.pin_memory() for batch in batches)
+        if self.in_background and self.config.prefetch:
+            batches = prefetch(batches, self.config.prefetch)
+        return batches
+
+    @property
+    def data_device(self) -> str:
+        """Device on which batches come out."""
+        return "cpu"
+
+    @property
+    def in_background(self) -> bool:
+        """Whether batches are made ready by a thread."""
+        return True
+
+    @abstractmethod
+    def read(self, epoch: int, start: int) -> Iterator[Batch]:
+        """The batches, made when asked for."""
 
 
 def make_loader(
@@ -114,14 +171,33 @@ def make_loader(
     Loader
     """
     from data_pipeline.memory import MemoryLoader
+    from data_pipeline.stream import StreamLoader
 
     if batch_size < 1:
         raise ValueError(f"--batch-size {batch_size}: must be at least 1")
     shards = data.manifest.split(split).shards
-    unknown = set(exclude) - {
-        shard.name for part in data.manifest.splits.values() for shard in part.shards
-    }
-    assert not unknown, f"shards to exclude that do not exist: {sorted(unknown)}"
-    if not any(shard.name not in exclude for shard in shards):
+    if all(shard.name in exclude for shard in shards):
         raise ValueError(f"{data.path}: split {split} has no images to read")
-    return MemoryLoader(data.arrays(split, exclude), batch_size, world, seed, shuffle)
+    mode, reason = _choose(data, split, config)
+    loader: Loader
+    if mode == "memory":
+        arrays = data.arrays(split, exclude)
+        loader = MemoryLoader(arrays, batch_size, world, seed, shuffle, config, reason)
+    else:
+        loader = StreamLoader(
+            data, split, config, world, batch_size, seed, shuffle, exclude, reason
+        )
+    loader.excluded = sorted(shard.name for shard in shards if shard.name in exclude)
+    return loader
+
+
+def _choose(data: DataFolder, split: str, config: LoaderConfig) -> tuple[str, str]:
+    """Which loader, and why. Decided by the manifest alone: alike on all processes."""
+    if config.loader != "auto":
+        return config.loader, f"{config.loader}: asked for"
+    size = data.manifest.splits[split].count * math.prod(data.manifest.image_shape) / 1e9
+    if config.data_device != "cpu":
+        return "memory", f"memory: asked for by --data-device {config.data_device}"
+    mode = "memory" if size <= config.memory_limit else "stream"
+    relation = "within" if mode == "memory" else "above"
+    return mode, f"{mode}: {size:.3g} GB, {relation} --memory-limit {config.memory_limit:g}"

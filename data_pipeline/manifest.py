@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MANIFEST_NAME = "manifest.json"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2  # 1 had no crc32; it is read still
 LAYOUTS = ("block", "sample")
 
 
@@ -30,6 +30,8 @@ class Shard:
     offsets : list of int
         Where each block starts in the file, and last where the last block ends. A block is
         `block_size` images (the last of a shard may be shorter), in either layout.
+    crc32 : list of int
+        Of each block's bytes; empty in folders of version 1.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Shard:
     bytes: int
     sha256: str
     offsets: list[int]
+    crc32: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from data_pipeline.batch import Arrays, Batch
-from data_pipeline.loader import Loader
+from data_pipeline.loader import Loader, LoaderConfig
 from data_pipeline.order import World, batch_slice, permutation
 
 
@@ -28,14 +28,17 @@ class MemoryLoader(Loader):
         world: World,
         seed: int,
         shuffle: bool,
-        reason: str = "asked for",
+        config: LoaderConfig | None = None,
+        reason: str = "memory: asked for",
     ) -> None:
-        super().__init__(len(arrays.labels), batch_size, world)
-        self.reason = reason
+        config = config or LoaderConfig()
+        super().__init__(len(arrays.labels), batch_size, world, config, reason)
         self.seed = seed
         self.shuffle = shuffle
         self.image_shape = arrays.images.shape[1:]
-        images, labels, index = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
+        images, labels, index = (
+            torch.from_numpy(np.ascontiguousarray(a)).to(config.data_device) for a in arrays
+        )
         self.images = images.reshape(len(images), -1)  # rows: one copy an image
         self.labels = labels
         self.index = index
@@ -46,8 +49,16 @@ class MemoryLoader(Loader):
             return torch.arange(self.num_images)
         return torch.from_numpy(permutation(self.num_images, self.seed, "order", epoch))
 
-    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        order = self.order(epoch)
+    @property
+    def data_device(self) -> str:
+        return self.config.data_device
+
+    @property
+    def in_background(self) -> bool:
+        return False  # gathering a batch takes less time than handing it to a thread
+
+    def read(self, epoch: int, start: int) -> Iterator[Batch]:
+        order = self.order(epoch).to(self.data_device)
         for step in range(start, self.steps_per_epoch):
             first, last, size = batch_slice(self.num_images, self.batch_size, step, self.world)
             rows = order[first:last]
@@ -57,7 +68,7 @@ class MemoryLoader(Loader):
                 images=images.view(len(rows), *self.image_shape),
                 labels=self.labels.index_select(0, rows),
                 index=self.index.index_select(0, rows),
-                position=torch.arange(first - begin, last - begin),
+                position=torch.arange(first - begin, last - begin, device=self.data_device),
                 size=size,
                 epoch=epoch,
                 step=step,

@@ -30,7 +30,7 @@ def read_whole(path: str, shard: Shard, config: LoaderConfig) -> bytes:
     return Path(path).read_bytes()
 
 
-def read_range(path: str, shard: Shard, offset: int, length: int, config: LoaderConfig) -> bytes:
+def read_some(path: str, shard: Shard, offset: int, length: int, config: LoaderConfig) -> bytes:
     """Some bytes of a shard; fewer where the file ends early."""
     with open(path, "rb") as file:
         file.seek(offset)

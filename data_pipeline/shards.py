@@ -11,17 +11,20 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import mmap
 import multiprocessing
 import os
 import shutil
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -287,19 +290,12 @@ class _Task:
         path = self.build / job.name
         beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         with open(beside, "wb") as file:
-            hashing = _HashingFile(file)
             blocks = map(sums.add, _blocks(arrays, job.rows, self.block_size))
-            offsets = write_tar(hashing, blocks, self.layout, job.name.removesuffix(".tar"))  # type: ignore[arg-type]
+            offsets = write_tar(file, blocks, self.layout, job.name.removesuffix(".tar"))
             file.flush()
             os.fsync(file.fileno())
+        shard = _described(beside, job.name, len(job.rows), offsets)
         os.replace(beside, path)
-        shard = Shard(
-            name=job.name,
-            count=len(job.rows),
-            bytes=hashing.size,
-            sha256=hashing.digest.hexdigest(),
-            offsets=offsets,
-        )
         record = {"shard": dataclasses.asdict(shard), "sums": sums.record()}
         write_whole(self.records / f"{job.name}.json", json.dumps(record).encode())
         return record
@@ -396,18 +392,17 @@ class _Sums:
         }
 
 
-class _HashingFile:
-    """A file to write to that sums up what goes in."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.digest = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        self.size += len(data)
-        return self.file.write(data)
+def _described(path: Path, name: str, count: int, offsets: list[int]) -> Shard:
+    """A shard's entry in the manifest, from the file as it was written."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return Shard(
+            name=name,
+            count=count,
+            bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+            offsets=offsets,
+            crc32=[zlib.crc32(content[start:end]) for start, end in pairwise(offsets)],
+        )
 
 
 def _manifest(

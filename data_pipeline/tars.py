@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import IO, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from data_pipeline.batch import Arrays
 BLOCK_MEMBERS = {"images.npy", "labels.npy", "index.npy"}
 SAMPLE_MEMBERS = {"png", "cls"}
 _END_OF_TAR = bytes(1024)
+_NPY_MAGIC = b"\x93NUMPY\x01\x00"
 _PNG_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -70,9 +72,9 @@ def read_tar(stream: IO[bytes], layout: str, where: str) -> Iterator[Arrays]:
         yield decode(sample)
 
 
-def read_range(data: bytes, layout: str, where: str) -> Iterator[Arrays]:
-    """Read whole blocks cut out of one or several tars and joined."""
-    return read_tar(io.BytesIO(data + _END_OF_TAR), layout, where)
+def read_ranges(ranges: Iterable[bytes], layout: str, where: str) -> Iterator[Arrays]:
+    """Read whole blocks that were cut out of one or several tars, as one tar."""
+    return read_tar(io.BytesIO(b"".join([*ranges, _END_OF_TAR])), layout, where)
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
@@ -84,13 +86,20 @@ def npy_bytes(array: np.ndarray) -> bytes:
 
 def npy_array(data: bytes) -> np.ndarray:
     """A read-only view of an array in numpy's file format; objects are refused."""
-    stream = io.BytesIO(data)
-    if np.lib.format.read_magic(stream) != (1, 0):
+    if data[:8] != _NPY_MAGIC:
         raise ValueError("not an npy file of version 1.0")
+    header = data[: 10 + int.from_bytes(data[8:10], "little")]
+    shape, dtype = _npy_header(header)
+    return np.frombuffer(data, dtype, offset=len(header)).reshape(shape)
+
+
+@lru_cache(maxsize=64)
+def _npy_header(header: bytes) -> tuple[tuple[int, ...], np.dtype]:
+    stream = io.BytesIO(header[8:])
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.hasobject or fortran:
         raise ValueError(f"array of {dtype}, fortran order {fortran}: not written by vae-dist")
-    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)
+    return shape, dtype
 
 
 def _block_sample(block: Arrays, key: str) -> dict[str, Any]:
