@@ -1,7 +1,7 @@
 """Lanes deal every image of an epoch once, whatever the shards, the world and the workers."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.lanes import BlockTable, Epoch, lane_positions, owned_lanes
@@ -36,6 +36,7 @@ def lane_images(blocks, plan, lane):
 shard_counts = st.lists(st.integers(1, 60), min_size=1, max_size=6)
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     counts=shard_counts,
     block_size=st.integers(1, 20),
@@ -51,6 +52,7 @@ def test_lanes_hold_every_image_once(counts, block_size, lanes, window, epoch):
     assert sorted(seen) == [(b, i) for b, c in enumerate(blocks.count) for i in range(c)]
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     num_images=st.integers(1, 300),
     batch_size=st.integers(1, 80),

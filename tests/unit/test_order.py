@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.order import World, batch_slice, derive_seed, permutation, steps_per_epoch
@@ -24,6 +24,7 @@ def test_permutation_follows_from_seed_and_epoch_alone():
     assert np.array_equal(np.sort(first), np.arange(1000))
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(1, 500),
     batch_size=st.integers(1, 100),
