@@ -7,7 +7,12 @@ import sys
 if __name__ == "__main__":  # a launcher runs this file: put the project, not launch/, on the path
     sys.path[0] = sys.path[0] + "/.."
 
+from vae_dist.signals import StopRequest
+
+EARLY = StopRequest().install() if __name__ == "__main__" else None  # before the slow imports
+
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +21,6 @@ from tyro.conf import arg
 
 from launch.cli import guard
 from launch.config import parse
-from vae_dist.signals import StopRequest
 
 if TYPE_CHECKING:
     from data_pipeline.folder import DataFolder
@@ -51,9 +55,9 @@ class ModeConfig:
 DESCRIPTION = "Train a variational autoencoder on the images of a data folder."
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], stop: StopRequest | None = None) -> int:
     """Train; see ``vae-dist train --help``."""
-    stop = StopRequest().install()
+    stop = stop or StopRequest().install()
     from vae_dist.settings import RunConfig, Settings
 
     owners = {f.name: f.default_factory for f in dataclasses.fields(Settings)}
@@ -97,4 +101,4 @@ def find_data(where: TrainingDataConfig, settings: Settings) -> DataFolder:
 
 
 if __name__ == "__main__":
-    sys.exit(guard(main, sys.argv[1:]))
+    sys.exit(guard(functools.partial(main, stop=EARLY), sys.argv[1:]))
