@@ -1,0 +1,83 @@
+"""Small training runs for the tests: what they train on, and how they are started.
+
+As a script it runs several trainings in one process group: ``torchrun tests/training_runs.py
+OUT DATA WORLD``; importing torch once for all of them keeps the tests fast.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TRAIN = ROOT / "launch" / "train.py"
+
+COMMON = {
+    "model_type": "fc",
+    "latent_size": 3,
+    "epochs": 2,
+    "log_every": 1,
+    "checkpoint_every": 2,
+    "keep_last": 9,
+    "tensorboard": False,
+    "telemetry_interval": 0,
+    "resume": "auto",
+}
+
+SCENARIOS: dict[str, dict[str, object]] = {
+    "plain": {},
+    "accumulate": {"accumulate": 3},
+    "balance": {"do_running_mean": True},
+    "iwae": {"objective": "iwae", "importance_samples": 3},
+    "conditional": {"conditional": True},
+    "clip": {"grad_clip": 0.5, "schedule": "cosine", "warmup_epochs": 0.5},
+}
+"""Name to flags. Each runs on 1, 2 and 4 processes and must give the same losses."""
+
+
+def flags(settings: dict[str, object]) -> list[str]:
+    """Settings as words of a command line."""
+    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment for a child that runs the tree under test."""
+    quiet = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    return {**os.environ, **quiet, **more}
+
+
+def torchrun(processes: int, *words: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a script under torchrun on this machine, with a port of its own."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), *map(str, words)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment(), timeout=240, **options
+    )
+
+
+def metrics(run: Path, split: str | None = None) -> list[dict[str, float]]:
+    """Records of a run."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [r for r in records if split in (None, r["split"])]
+
+
+def run_all(out: Path, data: Path, batch_size: int, names: list[str]) -> None:
+    """Run scenarios one after another in this process (group)."""
+    sys.path.insert(0, str(ROOT))
+    from launch.train import main
+
+    for name in names:
+        settings = {**COMMON, **SCENARIOS.get(name, {}), "batch_size": batch_size}
+        settings |= {"runs_dir": out, "name": name, "data": data}
+        if name == "resumed":  # from the middle of an epoch of the one-process run
+            settings["resume"] = out.parent / "world1" / "plain" / "checkpoints" / "step-00000002"
+        code = main(flags(settings))
+        assert code == 0, f"{name} ended with {code}"
+
+
+if __name__ == "__main__":
+    run_all(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
