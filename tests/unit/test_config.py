@@ -1,0 +1,211 @@
+"""Flags, presets and TOML files: one parser, one precedence, one line of complaint."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from tyro.conf import arg
+
+from launch import cli, config
+from launch.config import parse
+
+
+@dataclasses.dataclass(kw_only=True)
+class AlphaConfig:
+    """Alpha."""
+
+    batch_size: int = 64
+    """Images."""
+    quick: bool = False
+    """Hurry."""
+    name: Annotated[str, arg(aliases=["--lognumber"])] = "x"
+    """Name."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size {self.batch_size}: must be 1 or more")
+
+
+@dataclasses.dataclass(kw_only=True)
+class BetaConfig:
+    """Beta."""
+
+    runs: list[str] = dataclasses.field(default_factory=list)
+    """Runs."""
+    rate: float = 0.1
+    """Rate."""
+
+
+def read(*words: str) -> tuple[AlphaConfig, BetaConfig]:
+    return parse("test", [AlphaConfig, BetaConfig], words)
+
+
+@pytest.mark.parametrize("flag", ["--batch-size", "--batch_size"])
+def test_both_spellings(flag: str) -> None:
+    assert read(flag, "3")[0].batch_size == 3
+
+
+def test_alias() -> None:
+    assert read("--lognumber", "seed")[0].name == "seed"
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["--quick"], True),
+        (["--quick", "True"], True),
+        (["--quick", "yes"], True),
+        (["--quick=1"], True),
+        (["--quick", "False"], False),
+        (["--quick", "--rate", "1"], True),
+    ],
+)
+def test_booleans_as_a_flag_or_with_a_value(words: list[str], value: bool) -> None:
+    assert read(*words)[0].quick is value
+
+
+def test_flags_beat_file_beats_preset_beats_default(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(config, "PRESETS", tmp_path)
+    (tmp_path / "small.toml").write_text('batch_size = 1\nrate = 1.0\nname = "preset"\n')
+    file = tmp_path / "mine.toml"
+    file.write_text('rate = 2.0\nname = "file"\nquick = true\nruns = ["a", "b"]\n')
+    alpha, beta = read("--preset", "small", "--config", str(file), "--name", "flag")
+    assert (alpha.batch_size, beta.rate, alpha.name) == (1, 2.0, "flag")
+    assert (alpha.quick, beta.runs) == (True, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--batch-size", "0"], "--batch-size 0: must be 1 or more"),
+        (["--batch-size", "many"], "--batch-size"),
+        (["--bacth-size", "3"], "--batch-size"),  # the near spelling is offered
+        (["--quick", "maybe"], "--quick maybe"),
+        (["--preset", "nope"], "no such preset"),
+        (["--config", "/nonexistent.toml"], "no such file"),
+        (["--rate"], "--rate"),
+    ],
+)
+def test_complaints_are_one_line(words: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
+        read(*words)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_key_of_a_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("bach_size = 3\n")
+    with pytest.raises(ValueError, match=r"mine\.toml: unknown setting 'bach_size'"):
+        read("--config", str(file))
+
+
+def test_user_errors_exit_2_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.guard(lambda words: len(parse("test", [AlphaConfig], words)), ["--name"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("vae-dist: error: ")
+    assert error.count("\n") == 1
+
+
+def test_library_errors_keep_their_traceback() -> None:
+    def command(words: object) -> int:
+        import json
+
+        return int(json.loads("{"))
+
+    with pytest.raises(ValueError, match="Expecting"):
+        cli.guard(command, [])
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["trian"]) == 2
+    assert "train" in capsys.readouterr().err
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("preset", config.preset_names())
+def test_every_preset_is_valid(preset: str) -> None:
+    from launch.train import ModeConfig, TrainingDataConfig
+    from vae_dist.settings import Settings
+
+    owners = [f.default_factory for f in dataclasses.fields(Settings)]
+    parse("train", [TrainingDataConfig, ModeConfig, *owners], ["--preset", preset])
+
+
+def test_the_seeds_commands_parse() -> None:
+    from launch.train import ModeConfig, TrainingDataConfig
+    from vae_dist.settings import Settings
+
+    words = [
+        "--resume",
+        "weights/a_best.pth.tar",
+        "--epochs",
+        "60",
+        "--batch-size",
+        "512",
+        "--seed",
+        "42",
+        "--model_type",
+        "fc_conv",
+        "--dataset_type",
+        "fmnist",
+        "--latent_space_size",
+        "10",
+        "--do_augs",
+        "False",
+        "--lr",
+        "1e-3",
+        "--m1",
+        "50",
+        "--m2",
+        "100",
+        "--optimizer",
+        "adam",
+        "--do_running_mean",
+        "False",
+        "--img_loss_weight",
+        "1.0",
+        "--kl_loss_weight",
+        "1.0",
+        "--image_loss_type",
+        "bce",
+        "--ssim_window_size",
+        "5",
+        "--print-freq",
+        "10",
+        "--lognumber",
+        "fmnist_resume",
+        "--tensorboard",
+        "True",
+        "--tensorboard_images",
+        "True",
+        "--start-epoch",
+        "0",
+        "--model_multiplier",
+        "2.0",
+        "--split_filter",
+        "3",
+        "--no_cuda",
+        "--predict",
+        "--predict_train",
+        "--evaluate",
+    ]
+    owners = {f.name: f.default_factory for f in dataclasses.fields(Settings)}
+    data, mode, *rest = parse("train", [TrainingDataConfig, ModeConfig, *owners.values()], words)
+    settings = Settings(**dict(zip(owners, rest, strict=True)))
+    assert (data.dataset, settings.run.name, settings.log.log_every) == (
+        "fmnist",
+        "fmnist_resume",
+        10,
+    )
+    assert mode.evaluate
+    assert mode.predict
+    assert mode.predict_train
+    assert settings.precision.no_cuda
+    assert settings.model.latent_size == 10
