@@ -73,13 +73,19 @@ def main(argv: Sequence[str], stop: StopRequest | None = None) -> int:
         return predict(
             settings, data, evaluate=mode.evaluate, test=mode.predict, train=mode.predict_train
         )
+    from vae_dist.out_of_memory import explain, is_out_of_memory
     from vae_dist.trainer import Trainer
 
-    trainer = Trainer(settings, data, stop)
+    trainer = None
     try:
+        trainer = Trainer(settings, data, stop)
         return trainer.train()
     except BaseException as error:
-        trainer.fail(error)
+        if trainer is not None:
+            trainer.fail(error)
+        if is_out_of_memory(error):
+            print(explain(error, settings, trainer.memory if trainer else None), file=sys.stderr)
+            return 1
         raise
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,9 +12,9 @@ C1, C2 = 0.01**2, 0.03**2
 
 
 def _gaussian(window: int, sigma: float) -> list[float]:
-    offsets = torch.arange(window, dtype=torch.float64) - window // 2
-    weights = torch.exp(-(offsets**2) / (2 * sigma**2))
-    return (weights / weights.sum()).tolist()
+    offsets = range(-(window // 2), window - window // 2)
+    weights = [math.exp(-(offset**2) / (2 * sigma**2)) for offset in offsets]
+    return [weight / sum(weights) for weight in weights]
 
 
 def _blur(images: Tensor, kernel: list[float], padding: int) -> Tensor:

@@ -12,6 +12,7 @@ from tyro.conf import arg
 from data_pipeline.loader import LoaderConfig
 from vae_dist.checkpoint import CheckpointConfig
 from vae_dist.losses import LossConfig
+from vae_dist.memory import MemoryConfig
 from vae_dist.models import ModelConfig
 from vae_dist.optim import OptimConfig
 from vae_dist.precision import PrecisionConfig
@@ -88,6 +89,7 @@ class Settings:
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     precision: PrecisionConfig = dataclasses.field(default_factory=PrecisionConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    memory: MemoryConfig = dataclasses.field(default_factory=MemoryConfig)
     telemetry: TelemetryConfig = dataclasses.field(default_factory=TelemetryConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
 

@@ -14,8 +14,10 @@ from data_pipeline.folder import DataFolder
 from data_pipeline.loader import Loader, make_loader
 from data_pipeline.order import World
 from vae_dist.checkpoint import link, prune, save_checkpoint, write_json
+from vae_dist.fit import Fit
 from vae_dist.losses import kl_weight_at
 from vae_dist.opening import introduction, make_profiler, write_run_files
+from vae_dist.out_of_memory import OutOfMemoryObserver
 from vae_dist.precision import make_accelerator
 from vae_dist.resume import capture, restore
 from vae_dist.run_folder import RunFolder
@@ -61,6 +63,9 @@ class Trainer:
             )
         self.is_main = self.accelerator.is_main_process
         self.agreement = Agreement(stop, self.world, timeout=settings.precision.collective_timeout)
+        self.memory = OutOfMemoryObserver(
+            self.folder.path, self.world.rank, self.accelerator.device, settings.memory
+        ).attach()
         if self.is_main:
             self.folder.make(resume=bool(run.resume), overwrite=run.overwrite)
         self._status("starting", world_size=self.world.size)
@@ -71,6 +76,7 @@ class Trainer:
             settings, data.manifest, self.accelerator, self.train_loader.steps_per_epoch
         )
         self.origin = restore(self.state, self.folder.checkpoints)
+        self.fit = Fit(self.state)
         self.state.wrap()
         self.saved_step = -1
         if self.is_main:
@@ -124,7 +130,7 @@ class Trainer:
             )
             self.telemetry.watch(self.state.module)
             self.profiler = stack.enter_context(make_profiler(self.settings, self.folder.path))
-            for line in introduction(self.state, self.data, self.origin):
+            for line in (*introduction(self.state, self.data, self.origin), *self.fit.lines()):
                 self.sink.say(line)
             try:
                 stopped = self._loop()
@@ -207,10 +213,14 @@ class Trainer:
             if batch is None:
                 return
             images, waited = len(batch), time.perf_counter() - asked
-            yield batch.to(self.state.device, non_blocking=True)
-            self.profiler.step()
-            seconds = time.perf_counter() - asked
-            self.telemetry.step(images=images, seconds=seconds, data_seconds=waited)
+            try:
+                yield batch.to(self.state.device, non_blocking=True)
+            finally:  # also where the loop ends with this step
+                self.profiler.step()
+                seconds = time.perf_counter() - asked
+                self.telemetry.step(images=images, seconds=seconds, data_seconds=waited)
+            if taken := self.fit.after_step():
+                self.sink.say(taken)
 
     def _start_clock(self) -> None:
         self._clock, self._clock_step = time.perf_counter(), self.state.counters.step
@@ -313,4 +323,4 @@ class Trainer:
         summaries = gather_object([self.telemetry.summary()])
         if self.is_main:
             self.sink.show(table(summaries))
-            self.folder.set_status(telemetry=compare(summaries))
+            self.folder.set_status(telemetry=compare(summaries), memory=self.fit.as_dict())
