@@ -13,6 +13,7 @@ import torch
 from data_pipeline.batch import Batch
 from data_pipeline.order import World, steps_per_epoch
 from data_pipeline.prefetch import prefetch
+from data_pipeline.remote import RemoteConfig
 
 if TYPE_CHECKING:
     from data_pipeline.folder import DataFolder
@@ -22,7 +23,7 @@ BAD_SHARD_POLICIES = ("fail", "skip")
 
 
 @dataclass(kw_only=True)
-class LoaderConfig:
+class LoaderConfig(RemoteConfig):
     """How images are read while training."""
 
     loader: str = "auto"
@@ -45,6 +46,7 @@ class LoaderConfig:
     """fail: a damaged shard ends the run; skip: it is left out on all ranks and counted."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.loader not in LOADERS:
             raise ValueError(f"--loader {self.loader}: expected one of {', '.join(LOADERS)}")
         if self.on_bad_shard not in BAD_SHARD_POLICIES:
