@@ -1,0 +1,142 @@
+"""``report.html``: one file that holds an evaluation, and needs no network."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.figures import DARK, LIGHT, Picture, pictures, pixels
+from evaluation.folder import Folder
+from evaluation.report.explorer import Explorer, explorer
+from evaluation.report.tables import headline, made, record_table, run_table, stage_table
+from evaluation.results import write_text
+
+__all__ = ["MOST_BYTES", "write_report"]
+
+MOST_BYTES = 15_000_000  # a report above this is not written
+_QUALITY = 85  # of an inlined picture, as WebP
+
+
+@dataclass(frozen=True)
+class _Figure:
+    name: str
+    title: str
+    caption: str
+    light: str
+    dark: str
+    width: int
+    height: int
+
+
+def write_report(out_dir: Path) -> Path:
+    """Write ``report.html`` into an evaluation folder.
+
+    Parameters
+    ----------
+    out_dir
+        A folder that holds ``results.json``; ``artifacts.npz`` gives the explorer and the figures.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no results, or so much that the file would pass `MOST_BYTES`.
+    """
+    folder = Folder(Path(out_dir))
+    results = folder.results
+    shown = explorer(folder)
+    page = _environment().get_template("page.html.j2")
+    html = page.render(
+        results=results,
+        headline=headline(folder),
+        figures=list(_figures(folder)),
+        runs=run_table(results),
+        stages=stage_table(results),
+        records=record_table(results),
+        made=made(results),
+        explorer=shown,
+        bokeh=_bokeh(shown),
+        css=_text("page.css"),
+        js=_text("page.js"),
+    )
+    size = len(html.encode())
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"{out_dir}: the report would take {size / 1e6:.1f} MB, more than "
+            f"{MOST_BYTES / 1e6:.0f} MB; evaluate fewer runs at a time"
+        )
+    path = Path(out_dir) / "report.html"
+    write_text(path, html)
+    return path
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("evaluation.report", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _text(name: str) -> Any:
+    """Our own style or script, to stand in the page as it is."""
+    from importlib.resources import files
+
+    from markupsafe import Markup
+
+    return Markup(files("evaluation.report").joinpath("template", name).read_text("utf-8"))
+
+
+def _bokeh(shown: Explorer | None) -> list[Any]:
+    """Bokeh's scripts, whole; only the part that draws plots."""
+    if shown is None:
+        return []
+    from bokeh.resources import Resources
+    from markupsafe import Markup
+
+    return [Markup(part) for part in Resources(mode="inline", components=["bokeh"]).js_raw]
+
+
+def _figures(folder: Folder) -> Iterator[_Figure]:
+    for picture in pictures(folder):
+        light = _light(folder, picture)
+        dark = pixels(picture.draw(DARK))
+        height, width = light.shape[:2]
+        yield _Figure(
+            picture.name,
+            picture.title,
+            picture.caption,
+            _inline(light),
+            _inline(dark),
+            width,
+            height,
+        )
+
+
+def _light(folder: Folder, picture: Picture) -> np.ndarray:
+    """The picture as `write_figures` left it, or drawn now."""
+    from PIL import Image
+
+    path = folder.path / "figures" / f"{picture.name}.png"
+    if not path.is_file():
+        return pixels(picture.draw(LIGHT))
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _inline(picture: np.ndarray) -> str:
+    """Return a picture as a data URL."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="WEBP", quality=_QUALITY, method=2)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

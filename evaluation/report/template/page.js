@@ -1,0 +1,239 @@
+"use strict";
+// Sortable tables, the table of all figures, and the explorer. No text is ever set as HTML.
+
+(() => {
+  const make = (tag, text, attributes = {}) => {
+    const node = document.createElement(tag);
+    if (text !== undefined) node.textContent = text;
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    return node;
+  };
+
+  // Numbers sort as numbers, words as words, what is missing last in both directions.
+  const compare = (a, b, sign) => {
+    if (a === "" || b === "") return a === b ? 0 : a === "" ? 1 : -1;
+    const [x, y] = [Number(a), Number(b)];
+    if (!Number.isNaN(x) && !Number.isNaN(y)) return sign * (x - y);
+    return sign * String(a).localeCompare(String(b), "en", { numeric: true });
+  };
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("table.sortable th button");
+    if (!button) return;
+    const head = button.parentElement;
+    const body = head.closest("table").tBodies[0];
+    const column = head.cellIndex;
+    const value = (row) => row.cells[column].dataset.sort;
+    const numeric = [...body.rows].some((row) => row.cells[column].classList.contains("number"));
+    const before = head.getAttribute("aria-sort");
+    // Figures start with the largest, words with the first.
+    const descending = before === "none" ? numeric : before === "ascending";
+    for (const other of head.parentElement.cells) other.setAttribute("aria-sort", "none");
+    head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+    const rows = [...body.rows].sort((a, b) => compare(value(a), value(b), descending ? -1 : 1));
+    body.append(...rows);
+  });
+
+  const records = () => {
+    const { columns, rows } = JSON.parse(document.getElementById("records-data").textContent);
+    const table = document.getElementById("records-table");
+    const heads = columns.map((name) => {
+      const head = make("th", undefined, { scope: "col", "aria-sort": "none" });
+      head.append(make("button", name.replaceAll("_", " "), { type: "button" }));
+      return head;
+    });
+    const line = make("tr");
+    line.append(...heads);
+    table.tHead.append(line);
+    const lines = rows.map((row) => {
+      const line = make("tr");
+      line.append(
+        ...row.map((value) => {
+          const cell = make("td", value === null ? "–" : String(value), { "data-sort": value ?? "" });
+          if (typeof value === "number") cell.className = "number";
+          return cell;
+        }),
+      );
+      return [line, row.join(" ").toLowerCase()];
+    });
+    table.tBodies[0].append(...lines.map(([line]) => line));
+    const filter = document.getElementById("filter");
+    const show = () => {
+      const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let count = 0;
+      for (const [line, text] of lines) {
+        line.hidden = !words.every((word) => text.includes(word));
+        count += line.hidden ? 0 : 1;
+      }
+      document.getElementById("count").textContent = `${count} of ${lines.length} rows`;
+    };
+    filter.addEventListener("input", show);
+    show();
+  };
+  records();
+
+  const source = document.getElementById("explorer-data");
+  if (!source) return;
+  const data = JSON.parse(source.textContent);
+  const sheet = document.getElementById("sprite");
+  const card = document.getElementById("card");
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const scheme = () => (dark.matches ? "dark" : "light");
+  const color = (code) => data.colors[scheme()][code % data.colors.light.length] ?? "#808080";
+  const name = (code) => data.classes[code] ?? (code < 0 ? "no label" : String(code));
+  const placed = [...data.first]; // map shown in each panel
+  const hidden = new Set();
+
+  const draw = (canvas, i) => {
+    const [width, height] = data.cell;
+    canvas.width = width;
+    canvas.height = height;
+    const [x, y] = [(i % data.columns) * width, Math.floor(i / data.columns) * height];
+    canvas.getContext("2d").drawImage(sheet, x, y, width, height, 0, 0, width, height);
+  };
+  const swatch = (code) => {
+    const dot = make("span", undefined, { class: "swatch" });
+    dot.style.background = color(code);
+    dot.dataset.code = code;
+    return dot;
+  };
+  const describe = (i, panel) => {
+    const title = make("strong");
+    title.append(swatch(data.labels[i]), name(data.labels[i]));
+    const parts = [title, make("div", `test image ${data.position[i]}`)];
+    const guess = data.predicted[placed[panel]]?.[i];
+    if (guess !== undefined) parts.push(make("div", `KNN here says ${name(guess)}`));
+    return parts;
+  };
+
+  let pointer = [0, 0];
+  const put = () => {
+    const [x, y] = pointer;
+    const [width, height] = [card.offsetWidth, card.offsetHeight];
+    const left = x + 18 + width > window.innerWidth ? x - 18 - width : x + 18;
+    const top = Math.min(y + 12, window.innerHeight - height - 8);
+    card.style.transform = `translate(${Math.max(left, 4)}px, ${Math.max(top, 4)}px)`;
+  };
+  document.addEventListener("pointermove", (event) => {
+    pointer = [event.clientX, event.clientY];
+    if (card.hidden) return;
+    if (event.target.closest?.(".plot")) put();
+    else card.hidden = true;
+  });
+  document.addEventListener("scroll", () => (card.hidden = true), { passive: true });
+
+  const gallery = document.getElementById("gallery");
+  const summary = document.getElementById("selected");
+  const MOST = 60;
+
+  window.explorer = {
+    hover(indices, panel) {
+      if (!indices.length) {
+        card.hidden = true;
+        return;
+      }
+      const i = indices[indices.length - 1];
+      card.hidden = false;
+      draw(card.querySelector("canvas"), i);
+      card.querySelector("div").replaceChildren(...describe(i, panel));
+      put();
+    },
+    select(indices) {
+      if (!indices.length) {
+        summary.textContent = "Nothing selected.";
+        gallery.replaceChildren();
+        return;
+      }
+      const counts = new Map();
+      for (const i of indices) counts.set(data.labels[i], (counts.get(data.labels[i]) ?? 0) + 1);
+      const parts = [...counts]
+        .sort((a, b) => b[1] - a[1])
+        .map(([code, count]) => `${name(code)} ${count}`);
+      const more = indices.length > MOST ? ` The first ${MOST}:` : "";
+      summary.textContent =
+        `${indices.length} of ${data.labels.length} selected: ${parts.join(", ")}.${more} `;
+      const clear = make("button", "Clear", { type: "button" });
+      clear.addEventListener("click", () => (model("source").selected.indices = []));
+      summary.append(clear);
+      gallery.replaceChildren(
+        ...indices.slice(0, MOST).map((i) => {
+          const item = make("div");
+          const canvas = make("canvas");
+          draw(canvas, i);
+          item.append(canvas, name(data.labels[i]));
+          return item;
+        }),
+      );
+    },
+    ready: false,
+  };
+
+  let bokeh = null;
+  const model = (key) => bokeh.get_model_by_name(key);
+
+  const paint = () => {
+    model("mapper").palette = data.colors[scheme()];
+    const style = getComputedStyle(document.documentElement);
+    const line = style.getPropertyValue("--line").trim();
+    for (let i = 0; i < placed.length; i++) {
+      model(`panel-${i}`).outline_line_color = line;
+    }
+    for (const dot of document.querySelectorAll("#classes .swatch")) {
+      dot.style.background = color(Number(dot.dataset.code));
+    }
+  };
+  const showMap = (panel, place) => {
+    placed[panel] = place;
+    const points = model(`points-${panel}`);
+    for (const glyph of ["glyph", "selection_glyph", "nonselection_glyph", "hover_glyph"]) {
+      points[glyph].x = { field: `x${place}` };
+      points[glyph].y = { field: `y${place}` };
+    }
+    const [left, right, bottom, top] = data.maps[place].bounds;
+    const plot = model(`panel-${panel}`);
+    plot.x_range.setv({ start: left, end: right, reset_start: left, reset_end: right });
+    plot.y_range.setv({ start: bottom, end: top, reset_start: bottom, reset_end: top });
+  };
+
+  const controls = () => {
+    const chips = document.getElementById("classes");
+    for (const code of data.shown) {
+      const chip = make("button", undefined, { type: "button", "aria-pressed": "true" });
+      chip.append(swatch(code), name(code));
+      chip.addEventListener("click", () => {
+        if (!hidden.delete(code)) hidden.add(code);
+        chip.setAttribute("aria-pressed", String(!hidden.has(code)));
+        model("filter").booleans = data.labels.map((label) => !hidden.has(label));
+      });
+      chips.append(chip);
+    }
+    for (const select of document.querySelectorAll(".panel select")) {
+      const panel = Number(select.dataset.panel);
+      data.maps.forEach((map, i) => select.append(make("option", map.title, { value: i })));
+      select.value = placed[panel];
+      select.addEventListener("change", () => showMap(panel, Number(select.value)));
+    }
+  };
+
+  const start = () => {
+    bokeh = window.Bokeh?.documents[0];
+    if (!bokeh || !model("source")) {
+      setTimeout(start, 30);
+      return;
+    }
+    controls();
+    paint();
+    dark.addEventListener("change", paint);
+    // With a finger, dragging scrolls the page until a tool is chosen.
+    if (window.matchMedia("(pointer: coarse)").matches) {
+      for (let i = 0; i < placed.length; i++) model(`panel-${i}`).toolbar.active_drag = null;
+      for (let i = 0; i < placed.length; i++) {
+        for (const tool of model(`panel-${i}`).toolbar.tools) {
+          if (tool.type === "BoxSelectTool") tool.active = false;
+        }
+      }
+    }
+    window.explorer.ready = true;
+  };
+  start();
+})();

@@ -1,0 +1,77 @@
+"""The report as a file."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import evaluation.report
+from evaluation.report import MOST_BYTES, write_report
+from evaluation.results import Failure, read_results, write_results
+
+NASTY = ("<b>", "<img src=x", "onerror=alert(1)>")
+
+
+@pytest.fixture(scope="module")
+def html(evaluation_folder: Path, report_path: Path) -> str:
+    assert report_path == evaluation_folder / "report.html"
+    assert report_path.stat().st_size < MOST_BYTES
+    return report_path.read_text(encoding="utf-8")
+
+
+def test_names_are_escaped(html: str) -> None:
+    for piece in NASTY:
+        assert piece not in _without_bokeh(html)
+    assert "a&lt;b&gt;&amp;&#39;$x$" in html
+
+
+def _without_bokeh(html: str) -> str:
+    scripts = re.findall(r"<script>.*?</script>", html, flags=re.S)
+    return html.replace(max(scripts, key=len), "")
+
+
+def test_nothing_is_loaded_from_elsewhere(html: str) -> None:
+    own = re.sub(r"<script.*?</script>", "", html, flags=re.S)
+    assert not re.findall(r"(?:src|href|srcset|url\()\s*=?\s*[\"']?https?:", own)
+    assert "default-src 'none'" in own
+
+
+def test_tables_hold_the_figures(html: str, evaluation_folder: Path) -> None:
+    results = read_results(evaluation_folder)
+    best = max(row.value or 0 for row in results.rows if row.metric == "knn_test_accuracy")
+    assert f"{best:.4f}" in html
+    assert f"[{best - 0.005:.4f}, {best + 0.005:.4f}]" in html
+    block = re.search(r'id="records-data">(.*?)</script>', html, re.S)
+    assert block is not None
+    records = json.loads(block.group(1))
+    assert len(records["rows"]) == len(results.rows)
+
+
+def test_how_it_was_made_is_told(html: str) -> None:
+    for part in ("n_neighbors 5", "119,591", "no CUDA device", "version of numpy", "seed 42"):
+        assert part in html
+
+
+def test_failed_runs_are_named(evaluation_folder: Path, tmp_path: Path) -> None:
+    results = read_results(evaluation_folder)
+    results.failed = [Failure(run="runs/broken<1>", error="model.safetensors: cut short")]
+    results.embeddings, results.rows, results.runs = [], [], []
+    write_results(tmp_path, results)
+    html = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "runs/broken&lt;1&gt;" in html
+    assert "cut short" in html
+
+
+def test_too_large_a_report_is_refused(
+    evaluation_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = read_results(evaluation_folder)
+    results.rows = []
+    write_results(tmp_path, results)
+    monkeypatch.setattr(evaluation.report, "MOST_BYTES", 1000)
+    with pytest.raises(ValueError, match="fewer runs"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
