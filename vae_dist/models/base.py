@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -143,3 +144,31 @@ class LabelBias(nn.Module):
             return hidden
         bias = self.embed(label)
         return hidden + bias.reshape(bias.shape + (1,) * (hidden.ndim - 2))
+
+
+def with_label_planes(images: Tensor, label: Tensor | None) -> Tensor:
+    """Images with one constant channel a class after their own; alone without a label."""
+    if label is None:
+        return images
+    planes = label[:, :, None, None].expand(-1, -1, *images.shape[2:])
+    return torch.cat([images, planes], dim=1)
+
+
+def init_for_relu(module: nn.Module) -> None:
+    """Weights of He et al. (2015) for every layer, biases zero.
+
+    A transposed convolution of kernel k and stride s sums ``in x (k/s)^2`` products for
+    each output, which is its fan-in.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+            fan_in = float(layer.weight[0].numel())
+        elif isinstance(layer, nn.ConvTranspose2d):
+            fan_in = layer.in_channels * layer.weight[0, 0].numel() / math.prod(layer.stride)
+        elif isinstance(layer, nn.ConvTranspose1d):
+            fan_in = layer.in_channels
+        else:
+            continue
+        nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_in))
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)

@@ -3,4 +3,8 @@
 MODELS: dict[str, str] = {
     "fc": "vae_dist.models.fc:FullyConnected",
     "fc_conv": "vae_dist.models.fc_conv:WholeImageConvolution",
+    "fcn": "vae_dist.models.fcn:FullyConvolutional",
+    "fcns": "vae_dist.models.fcns:SmallConvolutional",
+    "fcns_1n": "vae_dist.models.fcns_1n:OneByN",
+    "conv": "vae_dist.models.conv:ResidualConvolutional",
 }

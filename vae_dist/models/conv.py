@@ -1,0 +1,116 @@
+"""A residual convolutional autoencoder for images of any shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vae_dist.models.base import VAEModel, with_label_planes
+from vae_dist.models.config import ModelConfig
+
+SMALLEST_SIDE = 4
+
+
+def norm(width: int) -> nn.GroupNorm:
+    """Group normalisation, over each image by itself, with up to eight groups."""
+    return nn.GroupNorm(math.gcd(width, 8), width)
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions, each after normalisation and SiLU, added to the input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            norm(width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            norm(width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.layers(features)
+
+
+class Upsample(nn.Module):
+    """Enlarges features to a given size by repetition, then a 3x3 convolution."""
+
+    def __init__(self, width_in: int, width_out: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+        self.conv = nn.Conv2d(width_in, width_out, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.conv(F.interpolate(features, size=self.size, mode="nearest"))
+
+
+class ResidualConvolutional(VAEModel):
+    """`conv`: stages of residual blocks, each stage half the size of the one before.
+
+    Any number of channels, and sides from 8 to 128 pixels that need not be equal or even.
+    Sides are halved (rounding up) until the longer one is at most four pixels or the
+    shorter one is a single pixel. Stage widths are w, 2w, 4w, 4w, ... for w = ``conv_width``; each stage has
+    ``conv_depth`` blocks. Normalisation is over groups of channels of one image, never
+    over the batch.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        pixel_mean: Sequence[float] | None = None,
+        pixel_std: Sequence[float] | None = None,
+    ) -> None:
+        channels, height, width = image_shape
+        if not (min(height, width) >= 8 and max(height, width) <= 128):
+            raise ValueError(
+                f"--model-type conv: takes sides of 8 to 128 pixels, the data's are"
+                f" {height}x{width}; resize them with prepare"
+            )
+        super().__init__(config, image_shape, num_classes, pixel_mean, pixel_std)
+        sizes = _sizes(height, width)
+        widths = [config.conv_width * min(2**i, 4) for i in range(len(sizes))]
+        depth = config.conv_depth
+
+        down: list[nn.Module] = [nn.Conv2d(channels + self.num_classes, widths[0], 3, padding=1)]
+        for i, stage in enumerate(widths):
+            if i:
+                down.append(nn.Conv2d(widths[i - 1], stage, 3, stride=2, padding=1))
+            down += [Residual(stage) for _ in range(depth)]
+        self.encoder = nn.Sequential(*down, norm(widths[-1]), nn.SiLU())
+
+        self.top = (widths[-1], *sizes[-1])
+        features = math.prod(self.top)
+        self.mu_head = nn.Linear(features, self.latent_size)
+        self.logvar_head = nn.Linear(features, self.latent_size)
+        self.entry = nn.Linear(self.code_size, features)
+
+        up: list[nn.Module] = []
+        for i in reversed(range(len(widths))):
+            up += [Residual(widths[i]) for _ in range(depth)]
+            if i:
+                up.append(Upsample(widths[i], widths[i - 1], sizes[i - 1]))
+        last = nn.Conv2d(widths[0], channels, 3, padding=1)
+        self.decoder = nn.Sequential(*up, norm(widths[0]), nn.SiLU(), last)
+
+    def infer(self, images: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        features = self.encoder(with_label_planes(images, label)).flatten(1)
+        return self.mu_head(features), self.logvar_head(features)
+
+    def generate(self, code: Tensor) -> Tensor:
+        return self.decoder(self.entry(code).unflatten(1, self.top))
+
+
+def _sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Height and width of each stage."""
+    sizes = [(height, width)]
+    while max(height, width) > SMALLEST_SIDE and min(height, width) > 1:
+        height, width = math.ceil(height / 2), math.ceil(width / 2)
+        sizes.append((height, width))
+    return sizes
