@@ -43,7 +43,8 @@ def folder_for(source: SourceConfig, config: PrepareConfig) -> Path:
     if config.out is not None:
         return config.out.expanduser()
     if source.source is not None and source.dataset in ("folder", "npz"):
-        return Path("data") / source.source.expanduser().resolve().stem
+        path = source.source.expanduser().resolve()
+        return Path("data") / (path.name if path.is_dir() else path.stem)
     return Path("data") / source.dataset
 
 

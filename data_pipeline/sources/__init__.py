@@ -42,6 +42,14 @@ def _loader_of(dataset: str) -> Callable[[SourceConfig, Progress], SourceData]:
         from data_pipeline.sources.digits import load_digits
 
         return load_digits
+    if dataset == "folder":
+        from data_pipeline.sources.folder import load_folder
+
+        return load_folder
+    if dataset == "npz":
+        from data_pipeline.sources.arrays import load_arrays
+
+        return load_arrays
     from data_pipeline.sources.mnist import load_mnist_family
 
     return load_mnist_family

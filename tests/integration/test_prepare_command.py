@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_pipeline.folder import open_data
 from data_pipeline.sources import SourceConfig, load_source
+from data_pipeline.verify import verify
 from launch.cli import main
 from launch.prepare import prepare_missing
 
@@ -93,3 +95,35 @@ def test_a_missing_folder_is_prepared_for_whoever_needs_it(tmp_path, capsys):
     prepare_missing("digits", tmp_path / "digits")
     assert "preparing digits" in capsys.readouterr().err
     assert open_data(str(tmp_path / "digits")).manifest.name == "digits"
+
+
+def test_a_folder_of_images_by_several_writers(tmp_path, capsys):
+    root, out = tmp_path / "pets", tmp_path / "out"
+    for n in range(60):
+        path = root / ("cat", "dog")[n % 2] / f"{n:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 7), (n, 2 * n, 3 * n)).save(path)
+    (root / "cat" / "notes.txt").write_text("no image")
+    words = ["prepare", "--dataset", "folder", "--source", str(root), "--out", str(out)]
+    settings = ["--writers", "2", "--samples-per-shard", "16", "--block-size", "4"]
+    assert main([*words, *settings, "--image-size", "8"]) == 0
+    said = capsys.readouterr()
+    assert "skipped cat/notes.txt: not an image" in said.err
+    assert "pets: 3x8x8 images, 2 classes" in said.out
+    data = open_data(str(out))
+    values = [int(v) for s in ("train", "val", "test") for v in data.arrays(s).images[:, 0, 0, 0]]
+    assert sorted(values) == list(range(60))
+    assert verify(str(out)) == []
+    assert main([*words, *settings, "--image-size", "8"]) == 0
+    assert "was there already" in capsys.readouterr().out
+    assert main([*words, *settings, "--image-size", "6"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_arrays(tmp_path, capsys):
+    images = np.arange(50, dtype=np.uint8)[:, None, None].repeat(5, 1).repeat(5, 2)
+    np.savez(tmp_path / "tiny.npz", images=images, labels=np.arange(50) % 5)
+    source, out = str(tmp_path / "tiny.npz"), str(tmp_path / "out")
+    assert main(["prepare", "--dataset", "npz", "--source", source, "--out", out]) == 0
+    assert "tiny: 1x5x5 images, 5 classes" in capsys.readouterr().out
+    assert verify(out) == []
