@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.manifest import LAYOUTS
+
+_BLOCK_BYTES = 1 << 18
+_SHARD_BYTES = 1 << 27
 
 
 @dataclass(kw_only=True)
@@ -16,10 +20,10 @@ class PrepareConfig:
     """Data folder to write; data/NAME if not given."""
     layout: str = "block"
     """block: one webdataset sample is a block of images (fast); sample: one PNG an image."""
-    samples_per_shard: int = 8192
-    """Images in a tar file."""
-    block_size: int = 256
-    """Images in a block: what is read at once."""
+    samples_per_shard: int = 0
+    """Images in a tar file; 0: as many as fill 128 MB, at most 8192."""
+    block_size: int = 0
+    """Images in a block, which is read at once; 0: as many as fill 256 KB, at most 256."""
     folds: int = 5
     """The official training set is cut in this many folds; one of them is val."""
     fold: int = 0
@@ -39,8 +43,8 @@ class PrepareConfig:
         if self.layout not in LAYOUTS:
             raise ValueError(f"--layout {self.layout}: expected one of {', '.join(LAYOUTS)}")
         for name in ("samples_per_shard", "block_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{_flag(name)} {getattr(self, name)}: must be at least 1")
+            if getattr(self, name) < 0:
+                raise ValueError(f"{_flag(name)} {getattr(self, name)}: must be 0 (auto) or more")
         if self.folds < 2:
             raise ValueError(f"--folds {self.folds}: must be at least 2")
         if not 0 <= self.fold < self.folds:
@@ -49,6 +53,17 @@ class PrepareConfig:
             raise ValueError(f"--split-seed {self.split_seed}: must lie in 0 to 2**32 - 1")
         if self.writers < 0:
             raise ValueError(f"--writers {self.writers}: must be 0 (one a core) or more")
+
+    def sizes(self, image_shape: tuple[int, int, int]) -> tuple[int, int]:
+        """Images in a block and in a shard, for images of this shape."""
+        pixels = math.prod(image_shape)
+        block = self.block_size or _most(_BLOCK_BYTES // pixels, 256)
+        return block, self.samples_per_shard or _most(_SHARD_BYTES // pixels, 8192)
+
+
+def _most(images: int, limit: int) -> int:
+    """The largest power of two up to both, at least 1."""
+    return 1 << max(min(images, limit), 1).bit_length() - 1
 
 
 def _flag(name: str) -> str:

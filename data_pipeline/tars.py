@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import IO, Any
 
@@ -41,13 +42,18 @@ def write_tar(file: IO[bytes], blocks: Iterator[Arrays], layout: str, key: str) 
     """
     writer = webdataset.TarWriter(file, encoder=False, mtime=0)
     offsets = [0]
-    for number, block in enumerate(blocks):
-        if layout == "block":
-            writer.write(_block_sample(block, f"{key}-{number:06d}"))
-        else:
-            for image, label, index in zip(*block, strict=True):
-                writer.write(_image_sample(image, int(label), f"{int(index):09d}"))
-        offsets.append(writer.tarstream.offset)
+    try:
+        for number, block in enumerate(blocks):
+            if layout == "block":
+                writer.write(_block_sample(block, f"{key}-{number:06d}"))
+            else:
+                for image, label, index in zip(*block, strict=True):
+                    writer.write(_image_sample(image, int(label), f"{int(index):09d}"))
+            offsets.append(writer.tarstream.offset)
+    except BaseException:
+        with suppress(OSError):  # it would be closed later, when the file is no longer open
+            writer.close()
+        raise
     writer.close()
     return offsets
 

@@ -1,0 +1,79 @@
+"""Building a folder beside its place, and putting it there when it is whole.
+
+Everything is built in ``.NAME.partial/`` beside the folder and renamed into place. A
+process that is killed leaves the old folder as it was, or none and the building site,
+from which the next one goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def building_site(out: Path) -> Iterator[Path]:
+    """The building site of a folder, held by one process at a time, cleared away when done."""
+    partial = out.parent / f".{out.name}.partial"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        partial.mkdir(exist_ok=True)
+        try:
+            handle = open(partial / "lock", "wb")  # noqa: SIM115
+        except FileNotFoundError:
+            continue
+        with handle:
+            fcntl.lockf(handle, fcntl.LOCK_EX)  # of this process: children do not inherit it
+            try:
+                ours = os.path.samestat(os.fstat(handle.fileno()), os.stat(partial / "lock"))
+            except FileNotFoundError:
+                ours = False
+            if ours:
+                restore(out, partial)
+                yield partial
+                shutil.rmtree(partial, ignore_errors=True)
+                return
+
+
+def publish(build: Path, out: Path, partial: Path) -> None:
+    """Put a folder that is whole in its place."""
+    old = partial / "old"
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        os.rename(out, old)
+    os.rename(build, out)
+    sync_folder(out.parent)
+
+
+def restore(out: Path, partial: Path) -> None:
+    """Put the old folder back, if publishing the new one went no further."""
+    if (partial / "old").exists() and not out.exists():
+        os.rename(partial / "old", out)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def whole_file(path: Path, scratch: Path) -> Iterator[IO[bytes]]:
+    """A file to write that appears at `path` whole or not at all.
+
+    Until then it lies in `scratch`, on the same file system.
+    """
+    beside = scratch / f"{path.name}.{os.getpid()}.tmp"
+    with open(beside, "wb+") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
