@@ -7,13 +7,13 @@
 # export SBATCH_ACCOUNT=project SBATCH_PARTITION=gpu SBATCH_QOS=normal SBATCH_CONSTRAINT=h100
 
 # Logs of the nodes, and the small files by which a job knows its own past:
-LOG_DIR=slurm-logs
+LOG_DIR=${LOG_DIR:-slurm-logs}
 
 # How many times a training job is requeued after running into its time limit:
-MAX_TIMEOUTS=20
+MAX_TIMEOUTS=${MAX_TIMEOUTS:-20}
 
 # Processes a node. Empty: one for each GPU that Slurm gave.
-RANKS_PER_NODE=
+RANKS_PER_NODE=${RANKS_PER_NODE:-}
 
 # Words put before the program on each node, for example a container:
 # CONTAINER=(apptainer exec --nv vae-dist.sif)

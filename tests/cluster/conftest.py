@@ -1,4 +1,4 @@
-"""Fixtures of the cluster tests, each made once: a two-node Slurm, two hosts, a data folder."""
+"""Fixtures of the cluster tests, each made once: Slurm, two hosts, a checkout with data."""
 
 import os
 import shutil
@@ -10,7 +10,8 @@ import pytest
 
 from tests.cluster import network
 from tests.cluster import slurm as slurm_parts
-from tests.cluster.parts import need_programs, need_root
+from tests.cluster.parts import REPOSITORY, need_programs, need_root
+from tests.cluster.training import Checkout, Result
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +38,28 @@ def hosts() -> Iterator[tuple[network.Host, network.Host]]:
     network.unplug(*names)
     try:
         try:
-            yield_hosts = network.plug(*names)
+            pair = network.plug(*names)
         except RuntimeError as error:
             pytest.skip(f"this kernel gives no network namespaces: {error}")
-        yield yield_hosts
+        yield pair
     finally:
         network.unplug(*names)
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory) -> Checkout:
+    """The project's files in a folder of their own, and the digits prepared there."""
+    path = tmp_path_factory.mktemp("checkout")
+    for room in ("data_pipeline", "vae_dist", "evaluation", "launch", "slurm"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / room, path / room, ignore=ignore)
+    made = Checkout(path)
+    made.vae_dist("prepare", "--dataset", "digits", "--out", made.data)
+    return made
+
+
+@pytest.fixture(scope="session")
+def one_process(checkout) -> Result:
+    """The small training by one process without any launcher."""
+    checkout.vae_dist("train", *checkout.flags("one-process"))
+    return checkout.run_of("one-process")

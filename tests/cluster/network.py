@@ -19,7 +19,9 @@ class Host:
     address: str
     card: str
 
-    def start(self, *command: object, log: Path, **environment: object) -> subprocess.Popen:
+    def start(
+        self, *command: object, log: Path, cwd: Path | None = None, **environment: object
+    ) -> subprocess.Popen:
         """Start a command on this host, in a session of its own, its output appended to `log`."""
         inside = f'hostname {self.name}; exec "$@"'
         words = ["ip", "netns", "exec", self.name]
@@ -29,6 +31,7 @@ class Host:
                 words,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                cwd=cwd,
                 env=os.environ | {name: str(value) for name, value in environment.items()},
                 start_new_session=True,
             )

@@ -83,8 +83,7 @@ class SlurmCluster:
     @property
     def environment(self) -> dict[str, str]:
         """The variables under which Slurm's commands talk to this cluster."""
-        outer = {name: value for name, value in os.environ.items() if "SLURM" not in name}
-        return outer | {"SLURM_CONF": str(self.folder / "slurm.conf")}
+        return {"PATH": os.environ["PATH"], "SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def start(self) -> None:
         """Write the configuration, start the daemons and wait until both nodes are idle."""
@@ -146,9 +145,9 @@ class SlurmCluster:
                 daemon.kill()
                 daemon.wait()
 
-    def command(self, *words: object, **options) -> str:
-        """Run one of Slurm's commands against this cluster."""
-        return run(*words, env=self.environment, **options)
+    def command(self, *words: object, environment: dict[str, str] | None = None, **options) -> str:
+        """Run one of Slurm's commands against this cluster, with `environment` laid over ours."""
+        return run(*words, env=self.environment | (environment or {}), **options)
 
     def submit(self, *words: object, **options) -> str:
         """`sbatch` and the id of the new job."""
