@@ -11,8 +11,11 @@ from vae_dist.signals import StopRequest
 
 EARLY = StopRequest().install() if __name__ == "__main__" else None  # before the slow imports
 
+import ctypes
 import dataclasses
 import functools
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,12 +55,14 @@ class ModeConfig:
     """Write those of the training images."""
 
 
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 DESCRIPTION = "Train a variational autoencoder on the images of a data folder."
 
 
 def main(argv: Sequence[str], stop: StopRequest | None = None) -> int:
     """Train; see ``vae-dist train --help``."""
     stop = stop or StopRequest().install()
+    follow_launcher()
     from vae_dist.settings import RunConfig, Settings
 
     owners = {f.name: f.default_factory for f in dataclasses.fields(Settings)}
@@ -73,6 +78,7 @@ def main(argv: Sequence[str], stop: StopRequest | None = None) -> int:
         return predict(
             settings, data, evaluate=mode.evaluate, test=mode.predict, train=mode.predict_train
         )
+    from vae_dist.lost_ranks import explain_lost_ranks, is_lost_ranks
     from vae_dist.out_of_memory import explain, is_out_of_memory
     from vae_dist.trainer import Trainer
 
@@ -81,12 +87,23 @@ def main(argv: Sequence[str], stop: StopRequest | None = None) -> int:
         trainer = Trainer(settings, data, stop)
         return trainer.train()
     except BaseException as error:
+        if trainer is not None and is_lost_ranks(error):
+            timeout = settings.precision.collective_timeout
+            lost = explain_lost_ranks(error, trainer.world.rank, trainer.world.size, timeout)
+            trainer.fail(lost)
+            raise lost from error
         if trainer is not None:
             trainer.fail(error)
         if is_out_of_memory(error):
             print(explain(error, settings, trainer.memory if trainer else None), file=sys.stderr)
             return 1
         raise
+
+
+def follow_launcher() -> None:
+    """Be sent SIGTERM when torch's launcher dies, also by SIGKILL: save and leave no orphan."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def find_data(where: TrainingDataConfig, settings: Settings) -> DataFolder:
