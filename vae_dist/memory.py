@@ -14,6 +14,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from vae_dist.metrics import ssim
 from vae_dist.objective import Objective
 from vae_dist.telemetry.summary import show_bytes
 
@@ -358,6 +359,9 @@ class Probe:
                 terms = objective(x, torch.zeros(shape, device=device), labels)
                 loss = objective.combine(terms).sum()
             loss.backward()
+            with torch.no_grad():  # what a step that is logged measures
+                shown = objective.mean_image(terms["logits"])
+                ssim(shown, x, objective.config.ssim_window_size)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
         finally:
