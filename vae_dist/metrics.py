@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from vae_dist.objective import Objective
 
 C1, C2 = 0.01**2, 0.03**2
 
@@ -96,3 +101,34 @@ def mse(x: Tensor, y: Tensor) -> Tensor:
 def psnr(x: Tensor, y: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each image, in dB, for a peak of 1; at most 100."""
     return -10 * torch.log10(mse(x, y).clamp(min=1e-10))
+
+
+@torch.no_grad()
+def iw_nll(
+    objective: Objective,
+    images: Tensor,
+    noise: Iterable[Tensor],
+    labels: Tensor | None = None,
+) -> Tensor:
+    """Importance-weighted negative log-likelihood of each image (n,), in nats.
+
+    The bound of Burda et al. (2016), which falls to the true value as samples grow.
+
+    Parameters
+    ----------
+    objective : Objective
+    images : Tensor
+        (n, C, H, W) in [0, 1].
+    noise : iterable of Tensor
+        Parts (n, k, z) of the standard normal noise; their k add up to the samples an image.
+    labels : Tensor, optional
+        (n,), for a conditional model: the figure is then -log p(x | label).
+    """
+    total, samples = None, 0
+    for part in noise:
+        weights = torch.logsumexp(objective.log_weights(images, part, labels).double(), dim=1)
+        total = weights if total is None else torch.logaddexp(total, weights)
+        samples += part.shape[1]
+    if total is None:
+        raise ValueError("iw_nll: no noise, so no samples")
+    return math.log(samples) - total

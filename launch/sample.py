@@ -1,0 +1,167 @@
+"""``vae-dist sample``: pictures of what a trained model has learned, and its likelihood."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from launch.config import parse
+from launch.progress import make_progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data_pipeline.progress import Progress
+    from vae_dist.run_folder import Run
+    from vae_dist.sampling import Painter
+
+DESCRIPTION = "Write samples, reconstructions, interpolations, traversals and more as PNG."
+PLANE_IMAGES = 2000
+
+
+@dataclass(kw_only=True)
+class SampleConfig:
+    """Which model, which images, and where the pictures go."""
+
+    run: Path
+    """A run folder, a checkpoint folder, or a .pth.tar of the 2018 program."""
+
+    out: Path
+    """Folder for the pictures."""
+
+    data: str | None = None
+    """Data folder of the images that are reconstructed; the run's own if left out."""
+
+    which: Literal["best", "last"] = "best"
+    """Which of a run's checkpoints."""
+
+    split: Literal["train", "val", "test"] = "test"
+    """Split that the images are taken from."""
+
+    seed: int = 0
+    """Everything random in the pictures follows from it."""
+
+    nll_samples: int = 0
+    """Importance samples an image for the negative log-likelihood; 0 leaves it out."""
+
+    nll_images: int = 0
+    """Images of the split it is computed on; 0 takes all."""
+
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        for name in ("nll_samples", "nll_images"):
+            if getattr(self, name) < 0:
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(f"{flag} {getattr(self, name)}: must not be negative")
+        if self.device not in ("auto", "cpu") and not self.device.startswith("cuda"):
+            raise ValueError(f"--device {self.device}: give auto, cpu or cuda")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``vae-dist sample ARGV``; returns the exit code."""
+    (config,) = parse("sample", [SampleConfig], argv, DESCRIPTION)
+    from vae_dist.run_folder import load_run
+    from vae_dist.sampling import Painter
+
+    run = load_run(config.run, device=_device(config.device), which=config.which)
+    painter = Painter(run.objective, config.seed)
+    images, labels = _images(config, run)
+    config.out.mkdir(parents=True, exist_ok=True)
+    names = paint(painter, images, labels, config.out)
+    print(f"{run.name}, step {run.step:,}: {', '.join(names)} in {config.out}")
+    if config.nll_samples:
+        with make_progress() as progress:
+            record = measure(painter, images, labels, config, progress)
+        record = {"run": run.name, "step": run.step, "content_hash": run.content_hash, **record}
+        (config.out / "nll.json").write_text(json.dumps(record, indent=1) + "\n")
+        print(
+            f"negative log-likelihood {record['nll']:.2f} +- {record['nll_error']:.2f} nats an"
+            f" image ({record['images']:,} images, {record['samples']:,} samples);"
+            f" ELBO {record['elbo']:.2f}"
+        )
+    return 0
+
+
+def paint(painter: Painter, images: Tensor, labels: Tensor, out: Path) -> list[str]:
+    """Write every picture that fits the model and the uint8 images; returns file names."""
+    from vae_dist.sampling import write_png
+
+    images = painter.take(images[:PLANE_IMAGES])
+    labels = labels[:PLANE_IMAGES].to(painter.device)
+    few, their = images[:40], labels[:40]
+    grids = {
+        "samples": painter.samples(),
+        "reconstructions": painter.reconstructions(few, their),
+        "interpolations": painter.interpolations(few[:20], their[:20]),
+        "traversals": painter.traversals(few[0], their[0]),
+        "manifold": painter.manifold(images, labels),
+    }
+    if painter.model.num_classes:
+        grids["classes"] = painter.classes()
+    for name, grid in grids.items():
+        write_png(out / f"{name}.png", grid)
+    return [f"{name}.png" for name in grids]
+
+
+def measure(
+    painter: Painter, images: Tensor, labels: Tensor, config: SampleConfig, progress: Progress
+) -> dict[str, Any]:
+    """Importance-weighted negative log-likelihood, with the standard error over images."""
+    count = min(config.nll_images or len(images), len(images))
+    nll: list[float] = []
+    bound: list[float] = []
+    for of_image in painter.nll(images[:count], labels[:count], config.nll_samples):
+        nll.append(of_image[0])
+        bound.append(of_image[1])
+        progress.advance("negative log-likelihood", len(nll), count)
+    spread = statistics.stdev(nll) if count > 1 else 0.0
+    return {
+        "split": config.split,
+        "images": count,
+        "samples": config.nll_samples,
+        "seed": config.seed,
+        "likelihood": painter.objective.config.image_loss_type,
+        "nll": statistics.fmean(nll),
+        "nll_error": spread / math.sqrt(count),
+        "elbo": -statistics.fmean(bound),
+    }
+
+
+def _images(config: SampleConfig, run: Run) -> tuple[Tensor, Tensor]:
+    import torch
+
+    from data_pipeline.folder import open_data
+
+    path = config.data or run.config.get("data", {}).get("path")
+    if path is None:
+        raise ValueError(f"--run {config.run}: does not say which data it saw; give --data")
+    data = open_data(path)
+    if tuple(data.manifest.image_shape) != run.image_shape:
+        raise ValueError(
+            f"{path}: images are {data.manifest.image_shape}, the model's {run.image_shape};"
+            " give the --data it was trained on"
+        )
+    if config.split not in data.manifest.splits:
+        have = ", ".join(data.manifest.splits)
+        raise ValueError(f"--split {config.split}: {path} has {have}")
+    arrays = data.arrays(config.split)
+    if not len(arrays.images):
+        raise ValueError(f"--split {config.split}: {path} has no image in it")
+    return torch.from_numpy(arrays.images), torch.from_numpy(arrays.labels)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: no GPU is visible here; use cpu")
+    return name

@@ -1,0 +1,177 @@
+"""What a trained model draws: samples, reconstructions, walks through its latents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_pipeline.order import derive_seed
+from vae_dist.metrics import iw_nll
+from vae_dist.objective import Objective
+
+GAP = 2  # white pixels between two images of a grid
+
+
+def tile(images: Tensor) -> np.ndarray:
+    """Put images side by side.
+
+    Parameters
+    ----------
+    images : Tensor
+        (rows, columns, C, H, W) in [0, 1].
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (height, width) for one channel, (height, width, 3) for three.
+    """
+    rows, columns, channels, height, width = images.shape
+    framed = images.new_ones(rows, columns, channels, height + GAP, width + GAP)
+    framed[..., :height, :width] = images.clamp(0, 1)
+    grid = framed.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)[:-GAP, :-GAP]
+    pixels = (grid * 255).round().byte().cpu().numpy()
+    return pixels[..., 0] if channels == 1 else pixels
+
+
+def write_png(path: Path, images: Tensor) -> None:
+    """Write a grid of images (rows, columns, C, H, W), small ones enlarged."""
+    from PIL import Image
+
+    picture = Image.fromarray(tile(images))
+    zoom = max(1, 56 // images.shape[-1])
+    size = (picture.width * zoom, picture.height * zoom)
+    picture.resize(size, Image.Resampling.NEAREST).save(path)
+
+
+class Painter:
+    """Draws grids (rows, columns, C, H, W) from one model, on its device.
+
+    Parameters
+    ----------
+    objective : Objective
+        In evaluation mode.
+    seed : int
+        Everything random here follows from it.
+    """
+
+    def __init__(self, objective: Objective, seed: int = 0) -> None:
+        self.objective, self.model = objective, objective.model
+        self.device = next(objective.parameters()).device
+        self.seed = seed
+
+    def _generator(self, purpose: str) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(derive_seed(self.seed, purpose))
+
+    def _prior(self, purpose: str, count: int) -> Tensor:
+        return self.objective.prior.sample(count, self.model, self._generator(purpose))
+
+    def take(self, images: Tensor) -> Tensor:
+        """Images uint8 as float in [0, 1], on the device."""
+        return images.to(self.device).float() / 255
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Mean images (rows, columns, C, H, W) of latents (rows, columns, z)."""
+        flat = None if labels is None else labels.expand(z.shape[:2]).flatten()
+        logits = self.model.decode(z.flatten(0, 1), flat)
+        return self.objective.mean_image(logits).unflatten(0, z.shape[:2])
+
+    @torch.no_grad()
+    def samples(self, rows: int = 8, columns: int = 8) -> Tensor:
+        """Means of latents drawn from the prior; a conditional model's classes in turn."""
+        z = self._prior("samples", rows * columns).unflatten(0, (rows, columns))
+        if not self.model.num_classes:
+            return self.decode(z)
+        turn = torch.arange(rows * columns, device=self.device) % self.model.num_classes
+        return self.decode(z, turn.unflatten(0, (rows, columns)))
+
+    @torch.no_grad()
+    def classes(self, columns: int = 10) -> Tensor:
+        """A row a class, the same latents in each, for a conditional model."""
+        classes = self.model.num_classes
+        z = self._prior("classes", columns).expand(classes, columns, -1)
+        return self.decode(z, torch.arange(classes, device=self.device)[:, None])
+
+    @torch.no_grad()
+    def reconstructions(self, images: Tensor, labels: Tensor, columns: int = 10) -> Tensor:
+        """Rows of originals, each over the row of its reconstructions from z = mu."""
+        mu, _ = self.model.encode(images, labels)
+        shown = self.objective.mean_image(self.model.decode(mu, labels))
+        columns = min(columns, len(images))
+        rows = len(images) // columns
+        pairs = torch.stack([images, shown])[:, : rows * columns].unflatten(1, (rows, columns))
+        return pairs.transpose(0, 1).flatten(0, 1)
+
+    @torch.no_grad()
+    def interpolations(self, images: Tensor, labels: Tensor, columns: int = 11) -> Tensor:
+        """A row a pair of neighbours among the images: a straight line between their mu.
+
+        A conditional model keeps the first image's label along the line.
+        """
+        mu, _ = self.model.encode(images, labels)
+        pairs = len(images) // 2
+        start, end = mu[0 : 2 * pairs : 2, None], mu[1 : 2 * pairs : 2, None]
+        where = torch.linspace(0, 1, columns, device=self.device)[None, :, None]
+        return self.decode(start + (end - start) * where, labels[0 : 2 * pairs : 2, None])
+
+    @torch.no_grad()
+    def traversals(self, image: Tensor, label: Tensor, columns: int = 11) -> Tensor:
+        """A row a latent, from -3 to 3 while the others stay at the image's mu.
+
+        Latents come in the order of their KL on this image, the most used one first.
+        """
+        mu, logvar = self.model.encode(image[None], label[None])
+        used = mu.square() + logvar.exp() - logvar
+        order = used[0].argsort(descending=True)
+        z = mu.expand(len(order), columns, -1).clone()
+        rows = torch.arange(len(order), device=self.device)
+        z[rows, :, order] = torch.linspace(-3, 3, columns, device=self.device)
+        return self.decode(z, label[None])
+
+    @torch.no_grad()
+    def manifold(self, images: Tensor, labels: Tensor, side: int = 20) -> Tensor:
+        """The plane of the two largest principal components of the images' mu.
+
+        The grid runs between two standard deviations of the mu on either side of their
+        mean. With two latents this is the whole latent space; with one, a line. A
+        conditional model is given no label.
+        """
+        mu, _ = self.model.encode(images, labels)
+        mean = mu.mean(dim=0)
+        _, scale, axes = torch.linalg.svd(mu - mean, full_matrices=False)
+        axes = axes[:2] * scale[:2, None] / max(1, len(mu) - 1) ** 0.5
+        line = torch.linspace(-2, 2, side, device=self.device)
+        z = mean + line[None, :, None] * axes[0]
+        if len(axes) > 1:
+            z = z - line[:, None, None] * axes[1]
+        return self.decode(z)
+
+    @torch.no_grad()
+    def nll(
+        self, images: Tensor, labels: Tensor, samples: int, chunk: int = 1000
+    ) -> Iterator[tuple[float, float]]:
+        """Negative log-likelihood and negative ELBO of each image, in nats.
+
+        Each image's noise follows from the seed and from the image's position alone.
+
+        Parameters
+        ----------
+        images, labels : Tensor
+            (n, C, H, W), uint8, and (n,); moved to the device one by one.
+        samples : int
+            Importance samples an image.
+        chunk : int
+            Samples decoded at a time.
+        """
+        size = self.model.latent_size
+        for i in range(len(images)):
+            generator = torch.Generator(self.device)
+            generator.manual_seed(derive_seed(self.seed, "nll", i))
+            noise = torch.randn(1, samples, size, generator=generator, device=self.device)
+            image, label = self.take(images[i : i + 1]), labels[i : i + 1].to(self.device)
+            bound = -self.objective.log_weights(image, noise[:, :chunk], label).mean()
+            yield float(iw_nll(self.objective, image, noise.split(chunk, 1), label)), float(bound)
