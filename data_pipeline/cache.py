@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ class Cache:
         self.folder = folder
         self.limit = limit
         self.known: dict[str, _Known] = {}
+        self.fetched: set[str] = set()
+        self.warned = False
 
     def path(self, url: str, sha256: str, size: int, patience: Patience) -> Path:
         """Path of an object, fetched if it is not here or no longer in order.
@@ -137,7 +140,14 @@ class Cache:
 
     def _fetch(self, url: str, path: Path, sha256: str, size: int, patience: Patience) -> None:
         part = path.with_suffix(f".{size}.part")
-        self._make_room(size, part)
+        evicted = self._make_room(size, part)
+        if evicted and sha256 in self.fetched and not self.warned:
+            self.warned = True
+            warnings.warn(
+                f"{url}: fetched again, for --cache-size {self.limit / 1e9:.3g} GB is too small "
+                "for the shards in use at once (with --loader stream one a lane): raise it",
+                stacklevel=2,
+            )
         resumed = part.stat().st_size > 0
         while True:
             fetch(url, part, patience, size=size)
@@ -154,9 +164,14 @@ class Cache:
         with FileLock(self.folder / "locks" / "room"):  # whoever adds up sees it once
             os.replace(part, path)
         self._write_record(path)
+        self.fetched.add(sha256)
 
-    def _make_room(self, size: int, part: Path) -> None:
-        """Remove the least recently used until `size` more bytes fit, and lay claim to them."""
+    def _make_room(self, size: int, part: Path) -> bool:
+        """Remove the least recently used until `size` more bytes fit, and lay claim to them.
+
+        Returns whether anything had to go.
+        """
+        evicted = False
         while True:
             with FileLock(self.folder / "locks" / "room"):
                 others = [entry for entry in self._entries() if entry.path != part]
@@ -171,11 +186,12 @@ class Cache:
                         break
                     if self._evict(entry):
                         missing -= entry.size
+                        evicted = True
                     else:
                         busy.append(entry)
                 if missing <= 0:
                     part.touch()
-                    return
+                    return evicted
                 if not busy:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             time.sleep(0.1)  # others are fetching; what they fetch can go when they have it

@@ -15,7 +15,7 @@ import numpy as np
 from data_pipeline.batch import Arrays
 from data_pipeline.loader import LoaderConfig
 from data_pipeline.manifest import MANIFEST_NAME, Manifest, Shard, parse_manifest
-from data_pipeline.remote import is_remote, join, read_small, read_some, read_whole
+from data_pipeline.remote import bring, is_remote, join, read_small, read_some, read_whole
 from data_pipeline.tars import read_ranges, read_tar
 
 _MEND = "run vae-dist verify, restore it, or pass --on-bad-shard skip"
@@ -58,11 +58,12 @@ class DataFolder:
         ValueError
             If a shard is damaged; its name is in the message.
         """
-        parts = [
-            self.read_shard(shard)
-            for shard in self.manifest.split(split).shards
-            if shard.name not in exclude
-        ]
+        shards = [s for s in self.manifest.split(split).shards if s.name not in exclude]
+        parts = []
+        for place, shard in enumerate(shards):
+            if place % self.config.remote_connections == 0:
+                self._bring(shards[place : place + self.config.remote_connections])
+            parts.append(self.read_shard(shard))
         images, labels, index = joined(parts, self.manifest.image_shape)
         order = np.argsort(index, kind="stable")
         return Arrays(images[order], labels[order], index[order])
@@ -77,6 +78,7 @@ class DataFolder:
         """
         size = self.manifest.block_size
         where = ", ".join(dict.fromkeys(self.location(shard) for shard, _ in blocks))
+        self._bring([shard for shard, _ in blocks])
         ranges = [self._block_bytes(shard, number) for shard, number in blocks]
         try:
             found = iter(list(read_ranges(ranges, self.manifest.layout, where)))
@@ -90,6 +92,10 @@ class DataFolder:
             check_arrays(arrays, self.manifest, count, self.location(shard))
             read.append(arrays)
         return read
+
+    def _bring(self, shards: Sequence[Shard]) -> None:
+        if is_remote(self.path):
+            bring([(self.location(shard), shard) for shard in shards], self.config)
 
     def _block_bytes(self, shard: Shard, number: int) -> bytes:
         where = self.location(shard)

@@ -5,9 +5,11 @@ A shard from elsewhere is fetched whole into the node's cache and checked there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,6 +36,8 @@ class RemoteConfig:
     """Seconds without a byte after which a connection is given up."""
     remote_retries: int = 5
     """Further attempts, with growing pauses; one that brought bytes does not count."""
+    remote_connections: int = 4
+    """Shards that a process fetches at once."""
 
     def __post_init__(self) -> None:
         if self.cache_size <= 0:
@@ -42,6 +46,9 @@ class RemoteConfig:
             raise ValueError(f"--remote-timeout {self.remote_timeout}: must be positive")
         if self.remote_retries < 0:
             raise ValueError(f"--remote-retries {self.remote_retries}: must not be negative")
+
+        if self.remote_connections < 1:
+            raise ValueError(f"--remote-connections {self.remote_connections}: must be at least 1")
 
     @property
     def patience(self) -> Patience:
@@ -125,6 +132,29 @@ def read_some(path: str, shard: Shard, offset: int, length: int, config: RemoteC
         return file.read(length)
 
     return _read(path, shard, config, some)
+
+
+def bring(files: Sequence[tuple[str, Shard]], config: RemoteConfig) -> None:
+    """Fetch what is not in the cache yet, several at once; whoever reads meets the faults.
+
+    Parameters
+    ----------
+    files : sequence of (str, Shard)
+        Addresses or paths of shards that are read next.
+    config : RemoteConfig
+        Cache, patience and number of connections.
+    """
+    wanted = {shard.sha256: (path, shard) for path, shard in files if is_remote(path)}
+    if len(wanted) < 2:
+        return
+
+    def fetch_one(path: str, shard: Shard) -> None:
+        with contextlib.suppress(ValueError, OSError):
+            local_path(path, sha256=shard.sha256, size=shard.bytes, config=config)
+
+    with ThreadPoolExecutor(config.remote_connections) as pool:
+        for path, shard in wanted.values():
+            pool.submit(fetch_one, path, shard)
 
 
 def _read(path: str, shard: Shard, config: RemoteConfig, action: Callable[[BinaryIO], T]) -> T:

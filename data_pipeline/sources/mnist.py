@@ -10,6 +10,7 @@ import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ def load_mnist_family(config: SourceConfig, progress: Progress) -> SourceData:
     """
     family = FAMILIES[config.dataset]
     raw, origin, files = _find(config, family, progress)
+    unchecked = [name for name, facts in files.items() if not facts["checked"]]
+    if unchecked:
+        why = "no sum is published for them unpacked" if config.check_sums else "--check-sums False"
+        progress.say(f"{origin}: {', '.join(unchecked)} not checked: {why}")
     arrays = {
         role: parse_idx(raw[role], f"{origin}/{file.name}")
         for role, file in zip(ROLES, family.files, strict=True)
@@ -106,29 +111,31 @@ def _not_found(config: SourceConfig, family: Family, download_result: str) -> st
     )
 
 
-def _candidates(folder: Path, file: RawFile) -> Iterator[Path]:
-    for name in (file.name, file.name + ".gz"):
-        yield folder / name
-        yield folder / name.replace("-idx", ".idx")  # as some copies spell it
+def _candidates(folder: Path, family: Family, file: RawFile) -> Iterator[Path]:
+    """Where a raw file may lie: in the folder, or below it as torchvision or NIST put it."""
+    for place in (folder, folder / "raw", folder / family.torchvision / "raw", folder / "gzip"):
+        for name in (file.name + ".gz", file.name):
+            yield place / name
+            yield place / name.replace("-idx", ".idx")  # as some copies spell it
 
 
-def _path_of(folder: Path, file: RawFile) -> Path | None:
-    return next((p for p in _candidates(folder, file) if p.is_file()), None)
+def _path_of(folder: Path, family: Family, file: RawFile) -> Path | None:
+    return next((p for p in _candidates(folder, family, file) if p.is_file()), None)
 
 
 def _missing(folder: Path, family: Family) -> str:
     if not folder.is_dir():
         return "no such folder"
-    return "no " + ", ".join(f.name for f in family.files if _path_of(folder, f) is None)
+    return "no " + ", ".join(f.name for f in family.files if _path_of(folder, family, f) is None)
 
 
 def _read_folder(folder: Path, family: Family, check: bool) -> Found | None:
     """Contents by role, where they were, and each file's sums; None unless all are there."""
-    paths = {file.name: _path_of(folder, file) for file in family.files}
-    archive = folder / family.archive if family.archive else None
+    paths = {file.name: _path_of(folder, family, file) for file in family.files}
+    archive = folder / family.archive if family.archive and folder.is_dir() else folder
     zipped = None
     if any(path is None for path in paths.values()):
-        if archive is None or not archive.is_file():
+        if family.archive is None or not archive.is_file():
             return None
         zipped = archive
     raw: dict[str, bytes] = {}
@@ -182,41 +189,32 @@ def _download(config: SourceConfig, family: Family, folder: Path, progress: Prog
     own = [config.mirror] if config.mirror else []
     if family.archive is not None:
         base, _, name = known.url.rpartition("/")
-
-        def archive_fault(path: Path) -> str | None:
-            return (
-                config.check_sums
-                and (
-                    sum_fault(path, "md5", known.md5)
-                    or sum_fault(path, "sha256", family.archive_packed or "")
-                )
-            ) or None
-
         progress.say(f"{config.dataset}: downloading {name} (about 560 MB)")
-        download(name, [*own, base], folder / family.archive, archive_fault, config, progress)
+        fault = partial(_archive_fault, family=family, md5=known.md5, check=config.check_sums)
+        download(name, [*own, base], folder / family.archive, fault, config, progress)
         return
+    mirrors = [*own, *known.mirrors, *family.mirrors]
     md5_of = dict(known.resources)
     for file in family.files:
-        packed_name = file.name + ".gz"
+        name = file.name + ".gz"
+        fault = partial(_raw_fault, file=file, md5=md5_of[name], check=config.check_sums)
+        download(name, mirrors, folder / name, fault, config, progress)
 
-        def fault(path: Path, file: RawFile = file, name: str = packed_name) -> str | None:
-            if not config.check_sums:
-                return None
-            if file.packed is not None:
-                return sum_fault(path, "md5", md5_of[name]) or sum_fault(
-                    path, "sha256", file.packed
-                )
-            try:
-                _checked(path.read_bytes(), file, path.name, True)
-            except ValueError as error:
-                return str(error)
-            return None
 
-        download(
-            packed_name,
-            [*own, *known.mirrors, *family.mirrors],
-            folder / packed_name,
-            fault,
-            config,
-            progress,
-        )
+def _archive_fault(path: Path, family: Family, md5: str, check: bool) -> str | None:
+    """What is wrong with a downloaded archive, or None."""
+    if check and family.archive_packed is not None:
+        return sum_fault(path, "md5", md5) or sum_fault(path, "sha256", family.archive_packed)
+    return None if zipfile.is_zipfile(path) else "not a zip file"
+
+
+def _raw_fault(path: Path, file: RawFile, md5: str, check: bool) -> str | None:
+    """What is wrong with a downloaded raw file, or None."""
+    if check and file.packed is not None:
+        return sum_fault(path, "md5", md5) or sum_fault(path, "sha256", file.packed)
+    try:
+        content, _ = _checked(path.read_bytes(), file, path.name, check)
+        parse_idx(content, path.name)
+    except ValueError as error:
+        return str(error)
+    return None

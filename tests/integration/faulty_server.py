@@ -26,6 +26,9 @@ class FaultyServer:
     ranges: bool = True
     delay: float = 0.0
     """Seconds between chunks, to make a transfer last."""
+    before_answer: threading.Barrier | None = None
+    """Every GET waits at it, so that only requests made at once get through."""
+    met: int = 0
     url: str = ""
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -53,6 +56,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         state, path = self.state, self.path.lstrip("/")
         state.requests.append((self.command, path, self.headers.get("Range")))
+        if body and state.before_answer is not None:
+            state.before_answer.wait(10)
+            state.met += 1
         faults = state.faults[path]
         kind, *rest = faults.popleft() if faults else ("none",)
         if kind in ("status", "retry-after") or path not in state.files:

@@ -1,7 +1,9 @@
 import gzip
 import hashlib
+import io
 import struct
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,6 +189,77 @@ def test_a_mirror_of_our_own_serves_a_whole_set(server, tmp_path):
     before = len(server.requests)
     load_source(config)
     assert len(server.requests) == before
+
+
+def _small_emnist(split: str, first_label: int, classes: int) -> dict[str, bytes]:
+    rng = np.random.default_rng(2)
+    files = {}
+    for part, count in (("train", 60), ("test", 20)):
+        images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        images[0] = 0
+        images[0, 3, 20] = 255  # stored with rows and columns exchanged
+        labels = (np.arange(count) % classes + first_label).astype(np.uint8)
+        name = f"emnist-{split}-{part}"
+        files[f"gzip/{name}-images-idx3-ubyte.gz"] = gzip.compress(_idx(images))
+        files[f"gzip/{name}-labels-idx1-ubyte.gz"] = gzip.compress(_idx(labels))
+    return files
+
+
+@pytest.mark.parametrize(
+    ("split", "first_label", "classes"), [("letters", 1, 26), ("balanced", 0, 47)]
+)
+def test_emnist_comes_out_of_its_archive(server, tmp_path, split, first_label, classes):
+    files = _small_emnist(split, first_label, classes)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    server.files["gzip.zip"] = packed.getvalue()
+    settings = {"dataset": f"emnist-{split}", "check_sums": False}
+    downloaded = load_source(
+        SourceConfig(mirror=server.url, download_dir=tmp_path / "kept", **settings)
+    )
+    train = downloaded.splits["train"]
+    assert len(downloaded.classes) == classes
+    assert train.labels[:3].tolist() == [0, 1, 2]
+    assert train.images[0, 0, 20, 3] == 255
+    assert train.images[0].sum() == 255
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "own.zip").write_bytes(packed.getvalue())
+    for source in (tmp_path, tmp_path / "own.zip"):
+        data = load_source(SourceConfig(source=source, **settings))
+        assert np.array_equal(data.splits["test"].images, downloaded.splits["test"].images)
+    (tmp_path / "own.zip").write_bytes(packed.getvalue()[:5000])
+    with pytest.raises(ValueError, match="damaged zip file"):
+        load_source(SourceConfig(source=tmp_path / "own.zip", **settings))
+
+
+def test_torchvisions_folders_are_known_and_unpacked_files_are_said_to_be_unchecked(tmp_path):
+    raw = tmp_path / "KMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, content in _small_mnist("").items():
+        (raw / name.removesuffix(".gz")).write_bytes(gzip.decompress(content))
+    heard = Lines()
+    data = load_source(SourceConfig(dataset="kmnist", source=tmp_path), heard)
+    assert len(data.splits["train"].labels) == 30
+    assert any("not checked: no sum is published" in line for line in heard.lines)
+
+
+def test_a_damaged_earlier_download_is_replaced(server, tmp_path):
+    server.files = _small_mnist("")
+    config = SourceConfig(
+        dataset="kmnist", mirror=server.url, download_dir=tmp_path, check_sums=False
+    )
+    before = load_source(config).splits["test"].images
+    kept = tmp_path / "kmnist" / "t10k-images-idx3-ubyte.gz"
+    kept.write_bytes(kept.read_bytes()[:500])
+    heard = Lines()
+    with pytest.raises(ValueError, match="damaged gzip file"):
+        load_source(SourceConfig(dataset="kmnist", source=kept.parent, check_sums=False))
+    assert np.array_equal(load_source(config, heard).splits["test"].images, before)
+    assert any("passed over a bad copy" in line for line in heard.lines)
 
 
 def test_other_images_under_a_known_name_are_refused(server, tmp_path):

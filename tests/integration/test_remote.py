@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def _room(folder: Path) -> int:
         )
 
 
+@pytest.mark.filterwarnings("ignore:.*fetched again")
 def test_the_least_recently_used_goes_first(server, tmp_path):
     cache = Cache(tmp_path, int(3.5 * SIZE))
     for name in ("f0", "f1", "f2"):
@@ -287,7 +289,9 @@ def test_a_signed_address_keeps_its_query():
     assert join("data/set", "x.tar") == "data/set/x.tar"
 
 
-@pytest.mark.parametrize("flag", ["cache_size", "remote_timeout", "remote_retries"])
+@pytest.mark.parametrize(
+    "flag", ["cache_size", "remote_timeout", "remote_retries", "remote_connections"]
+)
 def test_wrong_settings_name_the_flag(flag):
     with pytest.raises(ValueError, match="--" + flag.replace("_", "-")):
         LoaderConfig(**{flag: -1})
@@ -312,3 +316,25 @@ def test_a_stream_over_http_gives_the_batches_of_the_folder_here(server, tmp_pat
             assert torch.equal(one.index, other.index)
     shards = [shard.name for shard in here.manifest.split("train").shards]
     assert all(len(server.gets(f"set/{name}")) in (1, 3) for name in shards)
+
+
+def test_shards_are_fetched_several_at_once(server, tmp_path):
+    written(tmp_path / "set", drawn(300), samples_per_shard=32, block_size=8)
+    url = _serve(server, tmp_path / "set")
+    data = open_data(url, config=_config(tmp_path, remote_connections=3))
+    server.before_answer = threading.Barrier(3)
+    wanted = data.manifest.split("train").shards[:3]
+    data.read_blocks([(shard, 0) for shard in wanted])
+    assert server.before_answer.broken is False
+    assert server.met == 3
+
+
+def test_a_cache_too_small_for_what_is_in_use_warns_once(server, tmp_path):
+    cache = Cache(tmp_path, int(1.5 * SIZE))
+    _get(cache, server, "f0")
+    _get(cache, server, "f1")
+    with pytest.warns(UserWarning, match=r"f0: fetched again, for --cache-size .* raise it"):
+        _get(cache, server, "f0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _get(cache, server, "f1")
