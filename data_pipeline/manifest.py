@@ -74,7 +74,9 @@ class Manifest:
     fingerprint : str
         SHA-256 over the names and SHA-256 sums of all shards.
     provenance : dict
-        Where the images came from, the settings and the versions that wrote them.
+        Where the images came from, and the settings that wrote them.
+    version : int
+        Of the format.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Manifest:
     std: list[float]
     fingerprint: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    version: int = MANIFEST_VERSION
 
     @property
     def num_classes(self) -> int:
@@ -129,8 +132,7 @@ def wids_indexes(manifest: Manifest) -> dict[str, str]:
 
 def dump_manifest(manifest: Manifest) -> str:
     """The text of ``manifest.json``; equal manifests give equal texts."""
-    record = {"version": MANIFEST_VERSION, **dataclasses.asdict(manifest)}
-    return json.dumps(record, indent=1, sort_keys=True) + "\n"
+    return json.dumps(dataclasses.asdict(manifest), indent=1, sort_keys=True) + "\n"
 
 
 def parse_manifest(text: str | bytes, where: str) -> Manifest:
@@ -163,6 +165,11 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
         ) from error
 
 
+def _split_order(item: tuple[str, Any]) -> tuple[int, str]:
+    name = item[0]
+    return ("train", "val", "test").index(name) if name in ("train", "val", "test") else 3, name
+
+
 def _manifest_of(record: dict[str, Any]) -> Manifest:
     splits = {
         name: Split(
@@ -170,7 +177,7 @@ def _manifest_of(record: dict[str, Any]) -> Manifest:
             class_counts=split["class_counts"],
             shards=[Shard(**shard) for shard in split["shards"]],
         )
-        for name, split in record["splits"].items()
+        for name, split in sorted(record["splits"].items(), key=_split_order)
     }
     channels, height, width = record["image_shape"]
     return Manifest(
@@ -184,4 +191,5 @@ def _manifest_of(record: dict[str, Any]) -> Manifest:
         std=record["std"],
         fingerprint=record["fingerprint"],
         provenance=record["provenance"],
+        version=record["version"],
     )

@@ -12,8 +12,9 @@ import numpy as np
 from data_pipeline.batch import Arrays
 from data_pipeline.folder import DataFolder, check_arrays, open_data
 from data_pipeline.loader import LoaderConfig
-from data_pipeline.manifest import Shard, fingerprint_of
-from data_pipeline.remote import is_remote, read_whole
+from data_pipeline.manifest import Shard, fingerprint_of, wids_indexes
+from data_pipeline.order import World
+from data_pipeline.remote import is_remote, join, read_small, read_whole
 from data_pipeline.tars import read_tar
 
 # Which of the source's splits a split was cut from: no image may be in two of them.
@@ -39,7 +40,31 @@ def verify(path: str, config: LoaderConfig | None = None) -> list[str]:
         data = open_data(path, config=config)
     except (ValueError, OSError) as error:
         return [str(error)]
-    return [*_manifest_faults(data), *_shard_faults(data), *_stray_files(data)]
+    return [
+        *_manifest_faults(data),
+        *_shard_faults(data),
+        *_index_files(data),
+        *_stray_files(data),
+    ]
+
+
+def find_bad_shards(data: DataFolder, split: str, world: World) -> dict[str, str]:
+    """This rank's share of the damaged shards of a split.
+
+    Every rank reads some of the shards; the union over all ranks is what ``make_loader``
+    takes as `exclude` on each of them.
+
+    Returns
+    -------
+    dict of str to str
+        Names of the damaged shards, and what is wrong with each.
+    """
+    bad = {}
+    for shard in data.manifest.split(split).shards[world.rank :: world.size]:
+        fault = _content(data, shard)
+        if isinstance(fault, str):
+            bad[shard.name] = fault
+    return bad
 
 
 def _manifest_faults(data: DataFolder) -> Iterator[str]:
@@ -89,21 +114,45 @@ def _shard_faults(data: DataFolder) -> Iterator[str]:
 
 def _read(data: DataFolder, shard: Shard) -> tuple[Arrays | None, list[str]]:
     where = data.location(shard)
-    try:
-        content = read_whole(where, shard, data.config)
-    except (OSError, ValueError) as error:
-        return None, [f"{where}: cannot be read ({getattr(error, 'strerror', None) or error})"]
-    if len(content) != shard.bytes:
-        return None, [f"{where}: {len(content)} bytes, the manifest says {shard.bytes}"]
-    if hashlib.sha256(content).hexdigest() != shard.sha256:
-        return None, [f"{where}: SHA-256 differs from the manifest's: damaged or changed"]
+    content = _content(data, shard)
+    if isinstance(content, str):
+        return None, [content]
     try:
         parts = list(read_tar(io.BytesIO(content), data.manifest.layout, where))
         arrays = Arrays(*map(np.concatenate, zip(*parts, strict=True)))
         check_arrays(arrays, data.manifest, shard.count, where)
     except Exception as error:  # whatever a foreign tar makes the decoders raise is a fault
         return None, [f"{where}: does not decode ({error})"]
+    try:  # once more as the stream loader does: by the offsets and sums of the blocks
+        data.read_blocks([(shard, number) for number in range(len(shard.offsets) - 1)])
+    except (ValueError, IndexError) as error:
+        return arrays, [str(error)]
     return arrays, []
+
+
+def _content(data: DataFolder, shard: Shard) -> bytes | str:
+    """Bytes of a shard, or what is wrong with them."""
+    where = data.location(shard)
+    try:
+        content = read_whole(where, shard, data.config)
+    except (OSError, ValueError) as error:
+        return f"{where}: cannot be read ({getattr(error, 'strerror', None) or error})"
+    if len(content) != shard.bytes:
+        return f"{where}: {len(content)} bytes, the manifest says {shard.bytes}"
+    if hashlib.sha256(content).hexdigest() != shard.sha256:
+        return f"{where}: SHA-256 differs from the manifest's: damaged or changed"
+    return content
+
+
+def _index_files(data: DataFolder) -> Iterator[str]:
+    for name, text in wids_indexes(data.manifest).items():
+        where = join(data.path, name)
+        try:
+            same = read_small(where, data.config) == text.encode()
+        except (OSError, ValueError):
+            same = data.manifest.version == 1
+        if not same:
+            yield f"{where}: missing, or not the index of these shards"
 
 
 def _stray_files(data: DataFolder) -> Iterator[str]:

@@ -22,6 +22,9 @@ COMMANDS = {
     "demo": "the whole job on one data set: prepare, train, evaluate",
 }
 
+# A file launch/inspect.py would hide Python's own from ``python launch/train.py``.
+MODULES = {"inspect": "inspect_folder"}
+
 ROOMS = ("data_pipeline", "vae_dist", "evaluation", "launch")
 
 
@@ -49,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         complain(ValueError(f"no command {name!r}; have {', '.join(COMMANDS)}"))
         return 2
-    return guard(importlib.import_module(f"launch.{name}").main, words[1:])
+    return guard(importlib.import_module(f"launch.{MODULES.get(name, name)}").main, words[1:])
 
 
 def guard(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
