@@ -1,0 +1,124 @@
+"""Pictures and maps for the report: ``artifacts.npz`` and ``curves.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evaluation.backend_cpu import Pca
+from evaluation.encode import Images, pictures
+from evaluation.results import RunInfo, write_arrays, write_text
+from evaluation.sampling import rows_of
+from vae_dist import metrics
+from vae_dist.run_folder import Run
+
+ORIGINALS = 20
+TRAIN_SAMPLE = 10_000
+CURVE_POINTS = 500
+
+
+class Artifacts:
+    """Collects what ``artifacts.npz`` holds; its layout: `evaluation.results`.
+
+    Parameters
+    ----------
+    splits : dict
+        ``train`` and ``test``.
+    sample : numpy.ndarray
+        Test rows that are shown.
+    seed : int
+    """
+
+    def __init__(self, splits: dict[str, Images], sample: np.ndarray, seed: int) -> None:
+        test = splits["test"]
+        self.test, self.sample, self.seed = test, sample, seed
+        self.train_sample = rows_of(len(splits["train"].images), TRAIN_SAMPLE, seed, "train map")
+        self.originals = _two_of_each(test.labels)
+        self.arrays: dict[str, np.ndarray] = {
+            "sample_images": test.images[sample],
+            "sample_labels": test.labels[sample],
+            "sample_position": sample.astype(np.int64),
+            "map_train_position": self.train_sample.astype(np.int64),
+            "originals": test.images[self.originals],
+        }
+
+    def add_run(self, info: RunInfo, run: Run, scale: np.ndarray) -> None:
+        """Add a run's pictures."""
+        found = pictures(run, self.test, self.originals, scale, seed=self.seed)
+        self.arrays |= {f"{kind}/{info.name}": array for kind, array in found.items()}
+
+    def add_pca(self, test: np.ndarray, pca: Pca, components: int) -> dict[str, float]:
+        """Add PCA's reconstructions; their figures over all test images.
+
+        Nothing where PCA of that many components was added before.
+        """
+        name = f"reconstruction/pca-{components}"
+        if name in self.arrays:
+            return {}
+        mean, axes = _numpy(pca.mean), _numpy(pca.axes)[:components]
+        host = Pca(mean, axes, pca.variance_ratio[:components])
+        sums: dict[str, float] = {}
+        shape = self.test.images.shape[1:]
+        for start in range(0, len(test), 1000):
+            rows = test[start : start + 1000]
+            restored = host.restore(host.transform(rows, components)).clip(0, 1)
+            x = torch.from_numpy(restored).reshape(-1, *shape)
+            y = torch.from_numpy(rows).reshape(-1, *shape)
+            for metric in ("ssim", "ssim11", "psnr", "mse"):
+                total = float(getattr(metrics, metric)(x, y).double().sum())
+                sums[metric] = sums.get(metric, 0.0) + total
+        shown = host.restore(host.transform(test[self.originals], components)).clip(0, 1)
+        self.arrays[name] = (shown * 255).round().astype(np.uint8).reshape(-1, *shape)
+        return {metric: total / len(test) for metric, total in sums.items()}
+
+    def add_map(self, embedding: str, shown: np.ndarray, train: np.ndarray) -> None:
+        """Add an embedding in two dimensions: the sample, and training images."""
+        self.arrays[f"map/{embedding}"] = shown
+        self.arrays[f"map_train/{embedding}"] = train
+
+    def add_confusion(self, embedding: str, matrix: np.ndarray, predicted: np.ndarray) -> None:
+        """Add a confusion matrix and what was predicted of the sample."""
+        self.arrays[f"confusion/{embedding}"] = matrix
+        self.arrays[f"sample_predicted/{embedding}"] = predicted[self.sample].astype(np.int64)
+
+    def write(self, out: Path, runs: list[RunInfo]) -> None:
+        """Write both files."""
+        write_arrays(out / "artifacts.npz", self.arrays)
+        curves = {info.name: _curve(Path(info.path)) for info in runs}
+        write_text(out / "curves.json", json.dumps(curves, indent=1) + "\n")
+
+
+def _two_of_each(labels: np.ndarray) -> np.ndarray:
+    """The first two rows of each class, up to 20 rows; of unlabelled images the first."""
+    rows = [np.flatnonzero(labels == label)[:2] for label in np.unique(labels)[: ORIGINALS // 2]]
+    found = np.concatenate(rows)
+    others = np.setdiff1d(np.arange(min(len(labels), 4 * ORIGINALS)), found)
+    return np.concatenate([found, others[: ORIGINALS - len(found)]])
+
+
+def _curve(run: Path) -> list[dict[str, Any]]:
+    """A run's records: all of validation, at most 500 of training; nothing without a file."""
+    for folder in (run, *list(run.parents)[:2]):  # a run folder, or a checkpoint within one
+        path = folder / "metrics.jsonl"
+        if path.is_file() and (folder / "config.json").is_file():
+            break
+    else:
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:  # the last line of a run that is being written
+            continue
+    train = [record for record in records if record.get("split") == "train"]
+    every = max(1, -(-len(train) // CURVE_POINTS))
+    others = [record for record in records if record.get("split") != "train"]
+    return train[::every] + others
+
+
+def _numpy(array: Any) -> np.ndarray:
+    return array.get() if hasattr(array, "get") else array

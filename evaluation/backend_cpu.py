@@ -1,0 +1,172 @@
+"""The stages on the CPU: numpy, torch, scikit-learn and umap-learn."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evaluation.search import EXACT_BELOW, Graph, neighbour_graph
+from evaluation.voting import search_cpu
+
+
+@dataclass(frozen=True)
+class Pca:
+    """Principal axes: exact, from the eigenvectors of the covariance of all training rows.
+
+    Attributes
+    ----------
+    mean : numpy.ndarray
+        (d,), float32.
+    axes : numpy.ndarray
+        (components, d), float32, orthonormal; the largest entry of each is positive.
+    variance_ratio : numpy.ndarray
+        (components,), float64.
+    """
+
+    mean: Any
+    axes: Any
+    variance_ratio: np.ndarray
+
+    def transform(self, rows: Any, components: int) -> Any:
+        """Coordinates (n, components) along the first axes."""
+        return (rows - self.mean) @ self.axes[:components].T
+
+    def restore(self, coordinates: Any) -> Any:
+        """Rows from their coordinates along the first axes."""
+        return coordinates @ self.axes[: coordinates.shape[1]] + self.mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class UmapSettings:
+    """UMAP as the seed ran it."""
+
+    dim: int
+    n_neighbors: int = 5
+    min_dist: float = 0.1
+    metric: str = "euclidean"
+    init: str = "random"
+    seed: int = 42
+
+
+class CpuBackend:
+    """Takes and returns numpy arrays, float32."""
+
+    name = "cpu"
+    device = "cpu"
+
+    def put(self, array: Any) -> np.ndarray:
+        """An array as this backend's; one that lies on a GPU is fetched."""
+        return np.asarray(array.get() if hasattr(array, "get") else array)
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the libraries that compute here."""
+        from importlib.metadata import version
+
+        names = ("numpy", "torch", "scikit-learn", "umap-learn", "pynndescent", "numba")
+        return {name: version(name) for name in names}
+
+    def standardise(self, train: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Zero mean and unit variance by column, from the training rows."""
+        train, test = self.put(train), self.put(test)
+        mean, std = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
+        std[std == 0] = 1
+        return tuple(((part - mean) / std).astype(np.float32) for part in (train, test))
+
+    def pca(self, train: Any, components: int) -> Pca:
+        """Fit PCA on all rows."""
+        train = self.put(train)
+        mean = train.mean(0, dtype=np.float64)
+        covariance = np.zeros((train.shape[1], train.shape[1]))
+        for start in range(0, len(train), 8192):
+            part = train[start : start + 8192].astype(np.float64) - mean
+            covariance += part.T @ part
+        variance, vectors = np.linalg.eigh(covariance / max(1, len(train) - 1))
+        variance, axes = variance[::-1].clip(min=0), vectors.T[::-1][:components]
+        largest = axes[np.arange(len(axes)), np.abs(axes).argmax(1)]
+        axes = axes * np.sign(largest)[:, None]
+        ratio = variance[:components] / variance.sum()
+        return Pca(mean.astype(np.float32), axes.astype(np.float32), ratio)
+
+    def graph(self, train: Any, test: Any, k: int, seed: int) -> Graph:
+        """The neighbour graph that UMAP needs, in every dimension."""
+        return neighbour_graph(self.put(train), self.put(test), k, seed=seed)
+
+    def umap(
+        self, train: Any, test: Any, graph: Graph, wanted: Sequence[UmapSettings]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Fit UMAP on the training rows and transform the test rows, in each dimension.
+
+        With a seed umap-learn runs on one thread and repeats itself bit for bit; that is the
+        choice here, and large sets are embedded in one process for each dimension instead.
+        """
+        tasks = [(settings, graph) for settings in wanted]
+        processes = min(len(tasks), available_cpus())
+        if processes > 1 and len(graph.train_index) > EXACT_BELOW:
+            with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+                return list(pool.map(fit_umap, *zip(*tasks, strict=True)))
+        return [fit_umap(*task) for task in tasks]
+
+    def search(self, fit: Any, queries: Any, k: int) -> np.ndarray:
+        """Indices of the nearest rows of `fit`, (q, k)."""
+        return search_cpu(self.put(fit), self.put(queries), k)
+
+    def trustworthiness(self, rows: Any, embedded: Any, k: int) -> float:
+        """Share of neighbours in the embedding that are neighbours among the rows too."""
+        from sklearn.manifold import trustworthiness
+
+        return float(trustworthiness(self.put(rows), self.put(embedded), n_neighbors=k))
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def fit_umap(settings: UmapSettings, graph: Graph) -> tuple[np.ndarray, np.ndarray]:
+    """umap-learn's embedding of the training rows and its transform of the test rows.
+
+    The graph takes the place of umap's own searches, in fit and in transform. With it, and a
+    random start, umap looks at no pixel: it is given row numbers in their place.
+    """
+    import umap
+    from pynndescent import NNDescent
+
+    class Found(NNDescent):
+        """Answers umap's search for the test rows with the graph's."""
+
+        def __init__(self, index: np.ndarray, distance: np.ndarray) -> None:
+            self.index, self.distance, self._angular_trees = index, distance, False
+
+        def query(self, rows: Any, k: int = 10, **_: Any) -> tuple[np.ndarray, np.ndarray]:
+            return self.index[:, :k].copy(), self.distance[:, :k].copy()
+
+    assert settings.init == "random"
+    k = settings.n_neighbors
+    model = umap.UMAP(
+        n_neighbors=k,
+        n_components=settings.dim,
+        min_dist=settings.min_dist,
+        metric=settings.metric,
+        init=settings.init,
+        random_state=settings.seed,
+        n_jobs=1,
+        precomputed_knn=(
+            np.ascontiguousarray(graph.train_index[:, :k]),
+            np.ascontiguousarray(graph.train_distance[:, :k]),
+            Found(graph.test_index, graph.test_distance),
+        ),
+    )
+    train = np.arange(len(graph.train_index), dtype=np.float32)[:, None]
+    test = -1 - np.arange(len(graph.test_index), dtype=np.float32)[:, None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = model.fit_transform(train)
+        transformed = model.transform(test)
+    return fitted.astype(np.float32), transformed.astype(np.float32)

@@ -1,0 +1,123 @@
+"""What a latent space is like: what the seed claimed of UMAP and the VAE, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from evaluation.sampling import rows_of
+
+ACTIVE = 0.01  # Burda et al. (2016): a unit is active where Var[mu] exceeds this
+PAIRS, STEPS = 500, 9
+
+
+def posterior_figures(latents: dict[str, np.ndarray], seed: int) -> Iterator[dict[str, Any]]:
+    """Rows on a VAE's posterior over the test images.
+
+    ``active_units``; ``kl_by_latent``, one row for each latent (nats, from N(0, 1));
+    ``aggregate_distance``, the sliced Wasserstein-2 distance of q(z), all test images'
+    posteriors together, from N(0, I), in units of the prior's standard deviation.
+    """
+    mu, logvar = latents["test/mu"], latents["test/logvar"]
+    active = int((mu.var(0) > ACTIVE).sum())
+    yield {"metric": "active_units", "split": "test", "value": float(active)}
+    for index, value in enumerate(latents["test/kl_dim"].mean(0, dtype=np.float64)):
+        yield {
+            "metric": "kl_by_latent",
+            "split": "test",
+            "value": float(value),
+            "unit": "nats",
+            "index": index,
+        }
+    rng = np.random.default_rng(seed)
+    z = mu + rng.standard_normal(mu.shape) * np.exp(logvar / 2)
+    yield {
+        "metric": "aggregate_distance",
+        "split": "test",
+        "seed": seed,
+        "value": sliced_distance(z, rng),
+        "note": "sliced Wasserstein-2, 64 directions",
+    }
+
+
+def sliced_distance(z: np.ndarray, rng: np.random.Generator, directions: int = 64) -> float:
+    """Sliced Wasserstein-2 distance of points from N(0, I), by quantiles along directions."""
+    from scipy.stats import norm
+
+    axes = rng.standard_normal((z.shape[1], directions))
+    axes /= np.linalg.norm(axes, axis=0)
+    along = np.sort(z @ axes, axis=0)
+    normal = norm.ppf((np.arange(len(z)) + 0.5) / len(z))[:, None]
+    return float(np.sqrt(np.mean((along - normal) ** 2)))
+
+
+def pairs_of(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of pairs of test images, of different classes where there are labels."""
+    rng = np.random.default_rng(seed)
+    first, second = rng.integers(0, len(labels), (2, 4 * PAIRS))
+    differ = (labels[first] != labels[second]) if (labels >= 0).all() else first != second
+    return first[differ][:PAIRS], second[differ][:PAIRS]
+
+
+def lines(points: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Points (pairs, STEPS, d) on the straight lines between pairs, both ends included."""
+    share = np.linspace(0, 1, STEPS, dtype=np.float32)[None, :, None]
+    return points[first][:, None] * (1 - share) + points[second][:, None] * share
+
+
+def emptiness(
+    train: np.ndarray, test: np.ndarray, labels: np.ndarray, seed: int
+) -> Iterator[dict[str, Any]]:
+    """How empty an embedding is between classes.
+
+    ``gap``: on straight lines between test images of different classes, the largest distance
+    from a point of the line to the nearest training image, over the median distance of a test
+    image to its nearest training image; the median over pairs. A continuous cloud gives a
+    few, islands in an empty sea give many.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    index = NearestNeighbors(n_neighbors=1, n_jobs=-1).fit(train)
+    own = index.kneighbors(test[rows_of(len(test), 2000, seed, "gap")])[0][:, 0]
+    first, second = pairs_of(labels, seed)
+    if not len(first) or not np.median(own) > 0:
+        return
+    along = lines(test, first, second)
+    distance = index.kneighbors(along.reshape(-1, train.shape[1]))[0].reshape(len(first), STEPS)
+    yield {
+        "metric": "gap",
+        "split": "test",
+        "seed": seed,
+        "value": float(np.median(distance.max(1)) / np.median(own)),
+        "backend": "cpu",
+        "note": f"{len(first)} lines between classes",
+    }
+
+
+def smoothness(
+    decode: Callable[[np.ndarray], np.ndarray], mu: np.ndarray, labels: np.ndarray, seed: int
+) -> Iterator[dict[str, Any]]:
+    """How evenly a decoder moves along straight lines between latents of test images.
+
+    ``interpolation_length``: length of the decoded path over the distance of its ends, at
+    least 1. ``interpolation_jump``: the largest step over the mean step, at least 1. Medians
+    over pairs.
+    """
+    first, second = pairs_of(labels, seed)
+    first, second = first[:100], second[:100]
+    if not len(first):
+        return
+    along = lines(mu, first, second)
+    images = decode(along.reshape(-1, mu.shape[1])).reshape(len(first), STEPS, -1)
+    step = np.linalg.norm(np.diff(images, axis=1), axis=2)
+    ends = np.linalg.norm(images[:, -1] - images[:, 0], axis=1).clip(min=1e-12)
+    common = {"split": "test", "seed": seed, "note": f"{len(first)} lines between classes"}
+    yield {
+        "metric": "interpolation_length",
+        "value": float(np.median(step.sum(1) / ends)),
+        **common,
+    }
+    jump = step.max(1) / step.mean(1).clip(min=1e-12)
+    yield {"metric": "interpolation_jump", "value": float(np.median(jump)), **common}

@@ -1,0 +1,45 @@
+"""Seconds and memory of every stage, written down as the work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from evaluation.results import Stage
+from vae_dist.telemetry import StageTimer
+
+
+@dataclass
+class Stages:
+    """The list that becomes ``stages`` of ``results.json``.
+
+    Parameters
+    ----------
+    device : str
+        Where the stages compute, for memory.
+    tell : callable
+        Given one line when a stage begins.
+    """
+
+    device: str = "cpu"
+    tell: Callable[[str], None] = lambda line: None
+    done: list[Stage] = field(default_factory=list)
+
+    @contextmanager
+    def stage(
+        self, name: str, embedding: str | None = None, backend: str = "cpu", note: str | None = None
+    ) -> Iterator[Stage]:
+        """Time a block; the block may change the record's backend and note."""
+        self.tell(f"{name} {embedding}" if embedding else name)
+        record = Stage(stage=name, embedding=embedding, backend=backend, seconds=0.0, note=note)
+        timer = StageTimer(self.device)
+        try:
+            with timer:
+                yield record
+        finally:
+            record.seconds = timer.seconds
+            record.peak_memory_bytes = (
+                timer.peak_device_bytes if self.device != "cpu" else timer.peak_memory_bytes
+            )
+            self.done.append(record)

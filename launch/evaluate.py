@@ -1,0 +1,129 @@
+"""Compare PCA, UMAP and VAEs: ``vae-dist evaluate``, ``accelerate launch launch/evaluate.py``."""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":  # a launcher runs this file: put the project, not launch/, on the path
+    sys.path[0] = sys.path[0] + "/.."
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+from evaluation.evaluate import EvaluateConfig, evaluate
+from evaluation.results import Results, leaderboard
+from launch.cli import guard
+from launch.config import parse
+
+DESCRIPTION = """Compare PCA, UMAP and trained VAEs by how much their embeddings tell of the labels.
+
+Under torchrun or accelerate launch the processes share the encoding. A run that cannot be read is
+left out and listed at the end; the exit code is then 1, and all the others are in the report."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class EvaluateOutputConfig:
+    """What is printed."""
+
+    json: bool = False
+    """Print the leaderboard and what failed as one JSON object, and nothing else, to stdout."""
+    cpu: bool = False
+    """Run models on the CPU, also where there is a GPU."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``vae-dist evaluate ARGV``; returns the exit code."""
+    config, output = parse("evaluate", [EvaluateConfig, EvaluateOutputConfig], argv, DESCRIPTION)
+    from accelerate import PartialState
+
+    from data_pipeline.order import World
+
+    state = PartialState(cpu=output.cpu)
+    tell = (
+        (lambda line: print(f"  {line}", file=sys.stderr, flush=True))
+        if state.is_main_process
+        else _silent
+    )
+    try:
+        results = evaluate(
+            config,
+            world=World(state.process_index, state.num_processes),
+            device=str(state.device),
+            wait=state.wait_for_everyone,
+            tell=tell,
+        )
+    finally:
+        if state.num_processes > 1:
+            state.destroy_process_group()
+    if results is None:
+        return 0
+    if output.json:
+        print(json.dumps(summary(results)))
+    else:
+        print_table(results)
+        out = config.out or f"eval/{results.dataset}"
+        print(
+            f"{'report' if config.report else 'results'}: {out}/{'report.html' if config.report else 'results.json'}"
+        )
+    return 1 if results.failed else 0
+
+
+def summary(results: Results) -> dict[str, object]:
+    """What ``--json`` prints."""
+    return {
+        "dataset": results.dataset,
+        "protocol": results.protocol,
+        "backend": results.backend,
+        "seconds": results.seconds,
+        "leaderboard": leaderboard(results),
+        "failed": [dataclasses.asdict(failure) for failure in results.failed],
+    }
+
+
+def print_table(results: Results) -> None:
+    """The leaderboard, for a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    title = (
+        f"{results.dataset}: {results.counts['test']:,} test images, protocol {results.protocol}"
+    )
+    table = Table(title=title, title_justify="left")
+    for column in (
+        "embedding",
+        "KNN test",
+        "k",
+        "95 % interval",
+        "trustworthiness",
+        "SSIM",
+        "ELBO",
+    ):
+        table.add_column(column, justify="left" if column == "embedding" else "right")
+    for line in leaderboard(results):
+        bounds = "" if line["ci_low"] is None else f"{line['ci_low']:.4f} .. {line['ci_high']:.4f}"
+        table.add_row(
+            line["title"],
+            _figure(line["knn_test_accuracy"], 4),
+            _figure(line["k"], 0),
+            bounds,
+            _figure(line["trustworthiness"], 4),
+            _figure(line["ssim"], 4),
+            _figure(line["elbo"], 2),
+        )
+    console.print(table)
+    for failure in results.failed:
+        console.print(f"left out: {failure.run}: {failure.error}", markup=False, soft_wrap=True)
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main, sys.argv[1:]))
