@@ -1,0 +1,184 @@
+"""The evaluation, whole, on scikit-learn's digits."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_pipeline.order import World
+from evaluation.evaluate import EvaluateConfig, evaluate, read_splits
+from evaluation.results import read_arrays, read_results
+from tests.data_folders import digits, written
+from vae_dist.checkpoint import link, save_checkpoint, write_json
+from vae_dist.losses import LossConfig
+from vae_dist.models import ModelConfig, build_model
+from vae_dist.objective import Objective
+
+
+def write_run(folder: Path, data, seed: int = 0, latent_size: int = 4) -> Path:
+    """An untrained run folder, as the trainer lays it out."""
+    torch.manual_seed(seed)
+    model = ModelConfig(model_type="fc", latent_size=latent_size)
+    manifest = data.manifest
+    shape = tuple(manifest.image_shape)
+    objective = Objective(build_model(model, shape, 10), LossConfig())
+    folder.mkdir(parents=True)
+    write_json(
+        folder / "config.json",
+        {
+            "schema": 1,
+            "image_shape": list(shape),
+            "num_classes": 10,
+            "classes": manifest.classes,
+            "data": {"mean": list(manifest.mean), "std": list(manifest.std)},
+            "model": vars(model),
+            "loss": vars(LossConfig()),
+        },
+    )
+    (folder / "metrics.jsonl").write_text('{"split": "val", "step": 1, "loss": 2.0}\n')
+    saved = save_checkpoint(folder / "checkpoints", objective.state_dict(), {}, {"step": 1})
+    link(folder / "checkpoints", "best", saved)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("data") / "digits", digits())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("runs")
+    return [write_run(folder / "one", data), write_run(folder / "two", data, seed=1)]
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory, data, runs):
+    out = tmp_path_factory.mktemp("eval") / "digits"
+    config = EvaluateConfig(
+        runs=(runs[0], out / "missing"),
+        data=data.path,
+        out=out,
+        backend="cpu",
+        repeats=2,
+        report=False,
+    )
+    return out, config, evaluate(config)
+
+
+def test_folder_holds_what_the_layout_says(evaluated, data):
+    out, _, results = evaluated
+    assert read_results(out) == results or read_results(out).as_json() == results.as_json()
+    ids = [item.id for item in results.embeddings]
+    assert ids == ["pca-2", "pca-10", "umap-2", "umap-10", "vae-4-one"]
+    labels = read_arrays(out / "embeddings" / "labels.npz")
+    # val is put back among the training images: the order of the source is whole again.
+    assert np.array_equal(labels["train_index"], np.arange(len(labels["train_index"])))
+    assert np.array_equal(labels["train_labels"], digits().splits["train"].labels)
+    artifacts = read_arrays(out / "artifacts.npz")
+    n = len(artifacts["sample_position"])
+    for item in results.embeddings:
+        arrays = read_arrays(out / "embeddings" / f"{item.id}.npz")
+        assert arrays["train"].shape == (len(labels["train_index"]), item.dim)
+        assert arrays["test"].shape == (len(labels["test_index"]), item.dim)
+        assert arrays["train"].dtype == np.float32
+        assert artifacts[f"map/{item.id}"].shape == (n, 2)
+        assert artifacts[f"confusion/{item.id}"].sum() == len(labels["test_index"])
+    assert artifacts["reconstruction/one"].shape == artifacts["originals"].shape
+    assert json.loads((out / "curves.json").read_text())["one"][0]["loss"] == 2.0
+    with (out / "results.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(results.rows)
+
+
+def test_broken_run_is_listed_and_the_rest_is_there(evaluated):
+    out, _, results = evaluated
+    assert [failure.run for failure in results.failed] == [str(out / "missing")]
+    assert results.find("elbo", run="one")
+
+
+def test_second_evaluation_computes_nothing(evaluated):
+    _, config, first = evaluated
+    second = evaluate(config)
+    work = [stage for stage in second.stages if stage.embedding != str(config.runs[1])]
+    for name in ("encode", "pca", "measure"):
+        assert {stage.backend for stage in work if stage.stage == name} == {"cache"}
+    assert "umap" not in {stage.stage for stage in work}
+    figures = [[row.value for row in results.rows] for results in (first, second)]
+    assert figures[0] == figures[1]
+
+
+def test_every_embedding_records_how_it_was_made(evaluated):
+    _, _, results = evaluated
+    for item in results.embeddings:
+        assert item.backend == "cpu"
+        assert results.find("trustworthiness", embedding=item.id)
+    umap = next(item for item in results.embeddings if item.id == "umap-2")
+    assert umap.parameters["seed"] == 42
+    assert umap.parameters["n_neighbors"] == 5
+    assert umap.seconds > 0
+    assert results.versions["umap-learn"]
+
+
+def test_baselines_without_runs(tmp_path, data):
+    config = EvaluateConfig(
+        data=data.path, out=tmp_path / "out", methods=("pca",), backend="cpu", report=False
+    )
+    results = evaluate(config)
+    assert [item.id for item in results.embeddings] == ["pca-2", "pca-10"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"protocol": "long"}, "--protocol long"),
+        ({"methods": ("tsne",)}, "--methods tsne"),
+        ({"dims": (0,)}, "--dims 0"),
+        ({"repeats": 0}, "--repeats 0"),
+        ({"backend": "gpu"}, "--backend gpu"),
+    ],
+)
+def test_wrong_settings_are_named(flags, said):
+    with pytest.raises(ValueError, match=said):
+        EvaluateConfig(**flags)
+
+
+def test_two_processes_encode_the_same_latents(tmp_path, data, runs):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = ["--data", data.path, "--runs", str(runs[0]), "--methods", "vae", "--backend", "cpu"]
+    words += ["--report", "False", "--cpu", "True", "--json", "True"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    folders = []
+    for count in (1, 2):
+        out = tmp_path / str(count) / "out"
+        command = [*launcher, "--nproc-per-node", str(count), "launch/evaluate.py", *words]
+        done = subprocess.run(
+            [*command, "--out", str(out)], capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["failed"] == []
+        folders.append(out)
+    one, two = (read_arrays(out / "embeddings" / "vae-4-one.npz") for out in folders)
+    assert np.array_equal(one["train"], two["train"])
+    assert np.array_equal(one["test"], two["test"])
+    rows = [[row.value for row in read_results(out).rows] for out in folders]
+    assert rows[0] == rows[1]
+
+
+def test_world_of_three_covers_every_image_once(data, runs):
+    from evaluation.encode import encode_part, join_parts
+    from vae_dist.run_folder import load_run
+
+    run, splits = load_run(runs[0]), read_splits(data)
+    settings = {"seed": 0, "nll_samples": 4, "nll_images": 100}
+    whole = join_parts([encode_part(run, splits, World(), **settings)])
+    parts = [encode_part(run, splits, World(rank, 3), **settings) for rank in range(3)]
+    joined = join_parts(parts)
+    assert whole.keys() == joined.keys()
+    for name, array in whole.items():
+        assert np.array_equal(array, joined[name]), name
