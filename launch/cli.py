@@ -67,7 +67,7 @@ def guard(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     except ValueError as error:
         if not _raised_here(error):
             raise
-        if is_first_process() or _in_process_group():
+        if is_first_process():
             complain(error)
         return 2
     except KeyboardInterrupt:
@@ -81,11 +81,6 @@ def _raised_here(error: BaseException) -> bool:
         trace = trace.tb_next
     name = trace.tb_frame.f_globals.get("__name__", "")
     return name == "__main__" or name.split(".")[0] in ROOMS
-
-
-def _in_process_group() -> bool:
-    distributed = sys.modules.get("torch.distributed")
-    return distributed is not None and distributed.is_initialized()
 
 
 def _version() -> str:

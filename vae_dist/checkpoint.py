@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 SCHEMA = 1
 
@@ -85,8 +86,11 @@ def save_checkpoint(
     try:
         beside.mkdir()
         tensors = {name: t.detach().cpu().contiguous() for name, t in model.items()}
-        save_file(tensors, beside / "model.safetensors")
-        torch.save(trainer, beside / "trainer.pt")
+        # Serialised in memory first: a full disk is then an OSError, whichever library wrote.
+        buffer = io.BytesIO()
+        torch.save(trainer, buffer)
+        (beside / "model.safetensors").write_bytes(save(tensors))
+        (beside / "trainer.pt").write_bytes(buffer.getvalue())
         hashes = {name: _sha256(beside / name) for name in ("model.safetensors", "trainer.pt")}
         for name in hashes:
             _flush(beside / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -66,14 +67,34 @@ class Trainer:
         self.memory = OutOfMemoryObserver(
             self.folder.path, self.world.rank, self.accelerator.device, settings.memory
         ).attach()
+        self._take_folder()
+        try:
+            self._build()
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def _take_folder(self) -> None:
+        """Make the run folder on the main process; if it is taken, fail on all of them."""
+        from accelerate.utils import broadcast_object_list
+
+        run, trouble = self.settings.run, [""]
         if self.is_main:
-            self.folder.make(resume=bool(run.resume), overwrite=run.overwrite)
-        self._status("starting", world_size=self.world.size)
-        self.accelerator.wait_for_everyone()
+            try:
+                self.folder.make(resume=bool(run.resume), overwrite=run.overwrite)
+            except ValueError as error:
+                trouble = [str(error)]
+        broadcast_object_list(trouble)
+        if trouble[0]:
+            raise ValueError(trouble[0])
+        self._status("starting", world_size=self.world.size, host=socket.gethostname())
+
+    def _build(self) -> None:
+        settings = self.settings
         self.train_loader = self._loader("train", shuffle=True)
         self.val_loader = self._loader("val", shuffle=False)
         self.state = TrainState(
-            settings, data.manifest, self.accelerator, self.train_loader.steps_per_epoch
+            settings, self.data.manifest, self.accelerator, self.train_loader.steps_per_epoch
         )
         self.origin = restore(self.state, self.folder.checkpoints)
         self.fit = Fit(self.state)
