@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -24,7 +25,17 @@ class WholeImageConv(nn.Conv2d):
 
 
 class WholeImageConvTranspose(nn.ConvTranspose2d):
-    """A transposed convolution of one position: (n, out, h, w) from vectors (n, in)."""
+    """A transposed convolution of one position: (n, out, h, w) from vectors (n, in).
+
+    It begins with the weights of the matrix product that it is: torch's own start for a
+    transposed convolution counts the kernel as inputs, is too small here, and loses a latent.
+    """
+
+    def reset_parameters(self) -> None:
+        bound = 1 / math.sqrt(self.in_channels)
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         image = (input @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
