@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Collection, Iterator
 
 import numpy as np
@@ -77,7 +78,12 @@ class StreamLoader(Loader):
         if workers == 0:
             yield from self.parts(epoch, start, 0, 1)
             return
-        parts = DataLoader(_Parts(self, epoch, start), batch_size=None, num_workers=workers)
+        parts = DataLoader(
+            _Parts(self, epoch, start),
+            batch_size=None,
+            num_workers=workers,
+            worker_init_fn=_leave_stopping_to_the_trainer,
+        )
         turn = []
         for part in parts:  # the workers take turns, in a fixed order
             if isinstance(part, ValueError):
@@ -140,6 +146,16 @@ class StreamLoader(Loader):
                 epoch=epoch,
                 step=step,
             )
+
+
+def _leave_stopping_to_the_trainer(worker: int) -> None:
+    """Ignore the stop signals, which schedulers and Ctrl-C send to every process of a group.
+
+    The trainer still needs this worker until it has saved, and ends it.
+    """
+    for name in ("SIGTERM", "SIGINT", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 class LaneBuffer:

@@ -11,7 +11,7 @@ import pytest
 from tests.cluster import network
 from tests.cluster import slurm as slurm_parts
 from tests.cluster.parts import REPOSITORY, need_programs, need_root
-from tests.cluster.training import Checkout, Result
+from tests.cluster.training import Checkout, Jobs, Result
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +63,9 @@ def one_process(checkout) -> Result:
     """The small training by one process without any launcher."""
     checkout.vae_dist("train", *checkout.flags("one-process"))
     return checkout.run_of("one-process")
+
+
+@pytest.fixture(scope="session")
+def jobs(slurm, checkout) -> Jobs:
+    """Jobs of the checkout on the Slurm of this session."""
+    return Jobs(slurm, checkout)

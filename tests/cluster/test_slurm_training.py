@@ -3,64 +3,9 @@
 import pytest
 
 from tests.cluster.parts import wait_until
+from tests.cluster.training import TOTAL
 
 pytestmark = pytest.mark.cluster
-
-TOTAL = 3 * 144
-
-
-class Jobs:
-    """Submits training jobs and reads what they leave."""
-
-    def __init__(self, slurm, checkout):
-        self.slurm, self.checkout = slurm, checkout
-
-    def submit(self, name, *flags, options=(), resources=("--nodes=2",)):
-        command = ("sbatch", "--parsable", f"--job-name={name}", *resources, *options)
-        return self.slurm.command(
-            *command,
-            "slurm/train.sbatch",
-            *self.checkout.flags(name, *flags),
-            cwd=self.checkout.path,
-            environment=self.checkout.environment,
-        ).strip()
-
-    def explain(self):
-        logs = [*self.checkout.path.glob("*.log"), *self.checkout.path.glob("slurm-logs/*.log")]
-        return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in sorted(logs))
-
-    def wait_for_step(self, name, step):
-        self.checkout.run_of(name).wait_for_step(step, explain=self.explain)
-
-    def log(self, name, job):
-        return (self.checkout.path / f"{name}-{job}.log").read_text()
-
-    def wait(self, job, *states, timeout=240):
-        return self.slurm.wait(job, *states, timeout=timeout)
-
-    def wait_for_requeue(self, job):
-        wait_until(
-            lambda: self.slurm.state(job) == "PENDING",
-            f"requeue of {job}",
-            timeout=90,
-            explain=self.explain,
-        )
-
-    def check_resumed(self, name, job, undisturbed):
-        """The run went on from where it was stopped and ended as the undisturbed one."""
-        assert self.wait(job) == "COMPLETED", self.explain()
-        result = self.checkout.run_of(name)
-        node_log = next((self.checkout.path / "slurm-logs").glob(f"{name}-{job}-0-*.log"))
-        assert "resuming" in node_log.read_text(), self.explain()
-        assert result.status["state"] == "done"
-        assert result.status["step"] == TOTAL
-        assert result.has_same_weights(undisturbed)
-        assert result.curve("val") == undisturbed.curve("val")
-
-
-@pytest.fixture(scope="module")
-def jobs(slurm, checkout):
-    return Jobs(slurm, checkout)
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,14 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from tests.cluster.parts import run, wait_until
+from tests.cluster.slurm import SlurmCluster
 
 # 3 epochs of 144 steps: seconds, and long enough to be caught in the middle.
 SMALL = (
     *("--model-type", "fc_conv", "--latent-size", "4", "--epochs", "3", "--batch-size", "8"),
     *("--log-every", "4", "--tensorboard", "False", "--telemetry-interval", "0"),
 )
+TOTAL = 3 * 144
 
 
 @dataclass(frozen=True)
@@ -95,3 +97,73 @@ class Result:
             interval=0.05,
             explain=explain,
         )
+
+
+@dataclass
+class Jobs:
+    """Submits training jobs from a checkout and reads what they leave."""
+
+    slurm: SlurmCluster
+    checkout: Checkout
+
+    def submit(
+        self, name: str, *flags: str, options: tuple = ("--nodes=2",), **environment: str
+    ) -> str:
+        """Submit slurm/train.sbatch with the small training under this name; the job's id."""
+        return self.sbatch(
+            *(f"--job-name={name}", *options, "slurm/train.sbatch"),
+            *self.checkout.flags(name, *flags),
+            **environment,
+        )
+
+    def sbatch(self, *words: str, **environment: str) -> str:
+        """`sbatch` in the checkout, with `environment` added; the job's id."""
+        return self.run("sbatch", "--parsable", *words, **environment).strip()
+
+    def run(self, *words: str, check: bool = True, **environment: str) -> str:
+        """Any command in the checkout that talks to Slurm."""
+        variables = self.checkout.environment | environment
+        return self.slurm.command(
+            *words, cwd=self.checkout.path, environment=variables, check=check
+        )
+
+    def explain(self) -> str:
+        """The ends of all logs, for a failing test's message."""
+        logs = [*self.checkout.path.glob("*.log"), *self.checkout.path.glob("slurm-logs/*.log")]
+        return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in sorted(logs))
+
+    def wait_for_step(self, name: str, step: int) -> None:
+        """Wait until the run has logged this step."""
+        self.checkout.run_of(name).wait_for_step(step, explain=self.explain)
+
+    def log(self, name: str, job: str) -> str:
+        """What the batch shell of a job said."""
+        return (self.checkout.path / f"{name}-{job}.log").read_text()
+
+    def wait(self, job: str, *states: str, timeout: float = 240) -> str:
+        """Wait until the job is over, or in one of these states."""
+        return self.slurm.wait(job, *states, timeout=timeout)
+
+    def wait_for_requeue(self, job: str) -> None:
+        """Wait until the job is back in the queue."""
+        wait_until(
+            lambda: self.slurm.state(job) == "PENDING",
+            f"requeue of {job}",
+            timeout=90,
+            explain=self.explain,
+        )
+
+    def check_resumed(self, name: str, job: str, undisturbed: Result) -> None:
+        """The run went on from where it was stopped and ended as the undisturbed one."""
+        assert self.wait(job) == "COMPLETED", self.explain()
+        result = self.checkout.run_of(name)
+        node_log = next((self.checkout.path / "slurm-logs").glob(f"{name}-{job}-0-*.log"))
+        assert "resuming" in node_log.read_text(), self.explain()
+        assert result.status["state"] == "done"
+        assert result.status["step"] == TOTAL
+        assert result.has_same_weights(undisturbed)
+        assert result.curve("val") == undisturbed.curve("val")
+
+    def tasks(self, job: str, count: int) -> list[str]:
+        """How `scontrol` names the tasks of an array job."""
+        return [f"{job}_{number}" for number in range(1, count + 1)]

@@ -15,6 +15,7 @@ from vae_dist.settings import Settings
 REPOSITORY = Path(__file__).resolve().parents[2]
 YAML = sorted((REPOSITORY / "launch" / "accelerate").glob("*.yaml"))
 SCRIPTS = sorted([*REPOSITORY.glob("slurm/*.sh"), *REPOSITORY.glob("slurm/*.sbatch")])
+CONTAINER = sorted(REPOSITORY.glob("launch/container/*.sh"))
 
 
 @pytest.mark.parametrize("path", YAML, ids=lambda path: path.stem)
@@ -34,7 +35,7 @@ def test_there_is_a_configuration_for_each_size():
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not on PATH")
 def test_shell_scripts_are_clean():
     done = subprocess.run(
-        ["shellcheck", "--external-sources", *map(str, SCRIPTS)],
+        ["shellcheck", "--external-sources", *map(str, SCRIPTS + CONTAINER)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -112,3 +113,21 @@ def test_every_line_of_the_ablations_is_a_run():
         if not line.startswith("#"):
             name, *flags = line.split()
             parse("train", [TrainingDataConfig, ModeConfig, *owners], ["--name", name, *flags])
+
+
+def test_dockerfile_copies_what_is_there_and_installs_the_pinned_set():
+    text = (REPOSITORY / "launch" / "container" / "Dockerfile").read_text()
+    lines = [
+        line.split() for line in text.replace("\\\n", " ").splitlines() if line[:1] not in "# "
+    ]
+    copied = [word for words in lines if words and words[0] == "COPY" for word in words[1:-1]]
+    assert {"pyproject.toml", "constraints.txt", "launch", "vae_dist"} <= set(copied)
+    ignored = (REPOSITORY / ".dockerignore").read_text().split()
+    assert all(f"!{name}" in ignored for name in copied)
+    image = next(words[1] for words in lines if words and words[0] == "FROM")
+    assert image.startswith("python:")
+    assert "latest" not in image
+    assert "RUN launch/container/install.sh" in text
+    assert text.index("USER vae") > text.index("RUN launch/container/install.sh")
+    install = (REPOSITORY / "launch" / "container" / "install.sh").read_text()
+    assert "--constraint constraints.txt" in install
