@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import time
 import warnings
@@ -20,10 +21,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from data_pipeline.transfer import Patience, TransferError, fetch, sha256_of
+from data_pipeline.transfer import DISK_FULL, Patience, TransferError, fetch, sha256_of
 
 RECHECK_SECONDS = 24 * 3600
 TOUCH_SECONDS = 60
+
+_OURS = re.compile(r"[0-9a-f]{64}(?:\.(\d+)\.part)?")
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,16 @@ class Cache:
             try:
                 self._fetch(url, path, sha256, size, patience)
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if error.errno not in DISK_FULL:
                     raise
                 raise ValueError(
                     f"{self.folder}: disk full; choose another --cache-dir, or lower --cache-size"
                 ) from error
         return path
+
+    def holds(self, sha256: str, size: int) -> bool:
+        """Whether an object is here and in order, as far as can be told without reading it."""
+        return self._in_order(self.folder / sha256, size)
 
     def _make_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -208,15 +215,17 @@ class Cache:
         return True
 
     def _entries(self) -> Iterator[_Entry]:
-        for item in os.scandir(self.folder):
-            path = Path(item.path)
+        for name in os.listdir(self.folder):
+            match = _OURS.fullmatch(name)  # whatever else lies here is not ours to remove
+            if match is None:
+                continue
+            path = self.folder / name
             try:
-                if path.suffix == ".part":
-                    yield _Entry(path, int(path.suffixes[-2][1:]), path.stat().st_mtime)
-                elif item.is_file() and not path.suffix:
-                    record = _record(path)
-                    seen = record if record.exists() else path
-                    yield _Entry(path, path.stat().st_size, seen.stat().st_mtime)
+                status = path.stat()
+                if match[1] is not None:
+                    yield _Entry(path, int(match[1]), status.st_mtime)
+                else:
+                    yield _Entry(path, status.st_size, _used(path, status.st_mtime))
             except FileNotFoundError:
                 continue
 
@@ -228,6 +237,13 @@ class _Entry:
     path: Path
     size: int
     used: float
+
+
+def _used(path: Path, otherwise: float) -> float:
+    try:
+        return _record(path).stat().st_mtime
+    except FileNotFoundError:
+        return otherwise
 
 
 def _record(path: Path) -> Path:

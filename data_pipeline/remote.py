@@ -6,12 +6,12 @@ A shard from elsewhere is fetched whole into the node's cache and checked there.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -144,7 +144,12 @@ def bring(files: Sequence[tuple[str, Shard]], config: RemoteConfig) -> None:
     config : RemoteConfig
         Cache, patience and number of connections.
     """
-    wanted = {shard.sha256: (path, shard) for path, shard in files if is_remote(path)}
+    cache = _cache_of(config)
+    wanted = {
+        shard.sha256: (path, shard)
+        for path, shard in files
+        if is_remote(path) and not cache.holds(shard.sha256, shard.bytes)
+    }
     if len(wanted) < 2:
         return
 
@@ -181,6 +186,6 @@ def _cache_of(config: RemoteConfig) -> Cache:
     return _open_cache(folder.expanduser(), int(config.cache_size * 1e9))
 
 
-@cache
+@functools.cache
 def _open_cache(folder: Path, limit: int) -> Cache:
     return Cache(folder, limit)

@@ -6,6 +6,7 @@ Used for the raw files of data sets and for the shards of remote data folders.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import random
 import time
@@ -17,6 +18,8 @@ from typing import Any, BinaryIO
 CHUNK = 1 << 17
 HTTP = ("http", "https")
 RETRIED_STATUS = (408, 425, 429)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+FINAL_BY_NAME = ("NoCredentialsError", "PartialCredentialsError", "NoSuchBucket")
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"}
 
 
@@ -146,12 +149,18 @@ def _persist(
         try:
             return attempt()
         except FileNotFoundError as error:
+            if error.filename is not None:  # of this machine
+                raise
             raise TransferError(f"{url}: not found") from error
         except PermissionError as error:
+            if error.filename is not None:
+                raise
             raise TransferError(f"{url}: access refused ({_why(error)})") from error
         except ImportError as error:
             raise _missing_library(url, error) from error
         except Exception as error:  # each protocol's library has errors of its own
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise
             if _is_final(error):
                 raise TransferError(f"{url}: {_why(error)}") from error
             now = progress()
@@ -174,6 +183,8 @@ def _is_final(error: Exception) -> bool:
     status = getattr(error, "status", None)
     if isinstance(status, int) and 400 <= status < 500:
         return status not in RETRIED_STATUS
+    if type(error).__name__ in FINAL_BY_NAME:  # of libraries that need not be installed
+        return True
     return isinstance(error, (ValueError, TypeError, IsADirectoryError))
 
 

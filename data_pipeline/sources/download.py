@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from data_pipeline.progress import Progress
 from data_pipeline.sources.base import SourceConfig
-from data_pipeline.transfer import Patience, TransferError, fetch
+from data_pipeline.transfer import DISK_FULL, Patience, TransferError, fetch
 
 
 class DownloadError(OSError):
@@ -81,6 +81,13 @@ def download(
                 failures.append(str(error))
                 progress.say(f"download failed: {error}")
                 continue
+            except OSError as error:
+                if error.errno not in DISK_FULL:
+                    raise
+                part.unlink(missing_ok=True)
+                raise ValueError(
+                    f"{target.parent}: disk full; choose another --download-dir"
+                ) from error
             os.replace(part, target)
             progress.say(f"downloaded {url}")
             return url

@@ -2,6 +2,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
 import warnings
@@ -17,7 +18,10 @@ from data_pipeline.cache import Cache
 from data_pipeline.folder import open_data
 from data_pipeline.loader import LoaderConfig, make_loader
 from data_pipeline.order import World
+from data_pipeline.progress import Silent
 from data_pipeline.remote import RemoteConfig, join, local_path, read_text
+from data_pipeline.sources import SourceConfig
+from data_pipeline.sources.download import download
 from data_pipeline.transfer import Patience, TransferError
 from data_pipeline.verify import verify
 from tests.data_folders import drawn, written
@@ -338,3 +342,44 @@ def test_a_cache_too_small_for_what_is_in_use_warns_once(server, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _get(cache, server, "f1")
+
+
+def test_a_proxy_of_the_environment_is_used(server, tmp_path, monkeypatch):
+    server.files["http://images.invalid/f0"] = FILES["f0"]
+    monkeypatch.setenv("http_proxy", server.url)
+    path = Cache(tmp_path, 10**9).path("http://images.invalid/f0", SUMS["f0"], SIZE, QUICK)
+    assert path.read_bytes() == FILES["f0"]
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(folder)]
+    try:
+        subprocess.run(words, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs root, to mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_said(server, small_disk):
+    cache = Cache(small_disk, 10**9)
+    _get(cache, server, "f0")
+    _get(cache, server, "f1")  # there is room for one only: the older one goes
+    assert _room(small_disk) == SIZE
+    (small_disk / "fill").write_bytes(b"x" * 150_000)
+    os.unlink(small_disk / SUMS["f1"])
+    (small_disk / "fill2").write_bytes(b"x" * 150_000)
+    with pytest.raises(ValueError, match=r"disk full; choose another --cache-dir"):
+        _get(cache, server, "f2")
+    assert (small_disk / "fill").stat().st_size == 150_000  # what is not ours stays
+
+
+def test_a_download_to_a_full_disk_is_said(server, small_disk):
+    server.files["big"] = RNG.bytes(1_000_000)
+    config = SourceConfig(download_timeout=1.0, download_retries=3)
+    with pytest.raises(ValueError, match=r"small: disk full; choose another --download-dir"):
+        download("big", [server.url], small_disk / "big", lambda _: None, config, Silent())
+    assert not list(small_disk.glob("big*part"))
