@@ -110,9 +110,14 @@ class Folder:
         return [row for row in found if row.value is not None]
 
     def test_rows(self) -> list[Row]:
-        """Rows of the seed's test figure."""
-        settings = {key: value for key, value in TEST_FIGURE.items() if key != "metric"}
-        return self.rows(str(TEST_FIGURE["metric"]), **settings)
+        """Rows of the seed's test figure; smaller sets give fewer labels a class."""
+        return self.rows("knn_test_accuracy", weights=TEST_FIGURE["weights"])
+
+    @property
+    def test_labels(self) -> int:
+        """Labels a class that the test figure was fitted on."""
+        counts = [row.labels_per_class for row in self.test_rows() if row.labels_per_class]
+        return max(counts, default=0)
 
 
 def _dim(item: Embedding) -> int:

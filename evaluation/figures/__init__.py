@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluation.figures.pictures import Picture, pictures
-from evaluation.figures.style import DARK, LIGHT, Theme, pixels, png
+from evaluation.figures.pictures import pictures
+from evaluation.figures.style import DARK, LIGHT, Picture, Theme, pixels, png
 from evaluation.folder import Folder
 
 __all__ = ["DARK", "LIGHT", "Picture", "Theme", "pictures", "pixels", "png", "write_figures"]

@@ -79,10 +79,9 @@ def accuracy_against_k(
             axes.set_visible(False)
         for axes in grid[:, 0]:
             axes.set_ylabel(y_label)
-        for place, axes in enumerate(panels[: len(methods)]):
-            if place + columns >= len(methods):
-                axes.set_xlabel("neighbours k")
-                axes.tick_params(labelbottom=True)
+        for axes in panels[: len(methods)]:
+            axes.set_xlabel("neighbours k")
+            axes.tick_params(labelbottom=True)
         _line_legend(figure, colors, "samples a class")
     return figure
 
@@ -109,6 +108,26 @@ def leaderboard(scores: Sequence[Score], *, x_label: str, theme: Theme) -> Figur
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         axes.set_xlabel(x_label)
+    return figure
+
+
+def latents(runs: Sequence[tuple[str, np.ndarray]], *, theme: Theme) -> Figure:
+    """Draw KL by latent, largest first, a line a run."""
+    colors = theme.class_colors(len(runs))
+    with themed(theme):
+        figure = new_figure(7.2, 3.0)
+        axes = figure.subplots()
+        for (name, values), color in zip(runs, colors, strict=True):
+            place = np.arange(1, len(values) + 1)
+            axes.plot(
+                place, values, marker="o", markersize=4.5, linewidth=1.5, color=color, label=name
+            )
+        axes.set_ylim(bottom=0)
+        axes.locator_params(axis="x", integer=True)
+        axes.set_xlabel("latent, by rank")
+        axes.set_ylabel("KL (nats an image)")
+        axes.grid(axis="y")
+        axes.legend()
     return figure
 
 

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from evaluation.figures import charts, grids, scatter
-from evaluation.figures.style import Theme
+from evaluation.figures import charts, of_runs, scatter
+from evaluation.figures.style import Picture
 from evaluation.folder import Folder
 from evaluation.results import TEST_FIGURE, Embedding, Row
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-MOST_RUNS = 4  # runs with pictures of their own; the best ones where there are more
 MOST_METHODS = 12  # panels of accuracy against k
 MOST_LINES = 40  # lines of the chart of test accuracies
 MOST_CLASSES = 20  # confusion matrices above this many classes cannot be read
-
-_QUANTITIES = (
-    ("loss", "loss (nats an image)"),
-    ("recon", "reconstruction (nats an image)"),
-    ("kl", "KL (nats an image)"),
-    ("ssim", "SSIM"),
-)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture that can be drawn in any theme."""
-
-    name: str
-    title: str
-    caption: str
-    draw: Callable[[Theme], Figure]
 
 
 def pictures(folder: Folder) -> Iterator[Picture]:
@@ -45,23 +23,28 @@ def pictures(folder: Folder) -> Iterator[Picture]:
         _compare,
         _test_accuracy,
         _accuracy_against_k,
-        _reconstructions,
-        _samples,
-        _traversals,
-        _interpolations,
+        of_runs.reconstructions,
+        of_runs.samples,
+        of_runs.traversals,
+        of_runs.interpolations,
+        of_runs.latents_used,
         _confusions,
-        _training,
+        of_runs.training,
     ):
         yield from make(folder)
 
 
 def made_by(item: Embedding) -> str:
     """One phrase on how an embedding was made: parameters, backend, seconds."""
-    parts = [f"{key} {value}" for key, value in item.parameters.items() if value is not None]
-    parts.append(f"backend {item.backend}")
-    if item.seconds is not None:
+    parts = [f"{key} {_short(value)}" for key, value in item.parameters.items()]
+    parts.append("from the cache" if item.backend == "cache" else f"backend {item.backend}")
+    if item.seconds is not None and item.backend != "cache":
         parts.append(f"{item.seconds:.1f} s")
     return f"{item.title}: {', '.join(parts)}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _compare(folder: Folder) -> Iterator[Picture]:
@@ -114,8 +97,8 @@ def _test_accuracy(folder: Folder) -> Iterator[Picture]:
         )
         for line in lines[:MOST_LINES]
     ]
-    repeats = {row.repeats for row in folder.test_rows()}
-    labels = TEST_FIGURE["labels_per_class"]
+    repeats = [row.repeats for row in folder.test_rows()]
+    labels = folder.test_labels
     interval = (
         f"Dots are means over {max(repeats)} draws of the labelled images, bars their 95 % t interval."
         if max(repeats) > 1
@@ -176,90 +159,6 @@ def _curves(rows: list[Row]) -> list[charts.Curve]:
     return curves
 
 
-def _reconstructions(folder: Folder) -> Iterator[Picture]:
-    originals = folder.artifacts.get("originals")
-    found = folder.named("reconstruction")
-    runs = [name for name in _runs(folder) if name in found]
-    linear = [name for name in found if name.startswith("pca-") and name not in runs]
-    if originals is None or not (runs or linear):
-        return
-    rows = [(name, found[name]) for name in runs]
-    rows += [(f"PCA, {name[4:]} components", found[name]) for name in linear]
-    if len(runs) == 1:
-        rows[0] = (f"VAE, {_latents(folder, runs[0])} latents", found[runs[0]])
-    caption = (
-        "Test images and below them what is left of each after encoding and decoding; the VAE "
-        f"from the mean of its latents.{_fewer(folder, runs)}"
-    )
-    yield Picture(
-        "reconstructions",
-        "Reconstructions under their originals",
-        caption,
-        lambda theme: grids.reconstructions(originals, rows, theme=theme),
-    )
-
-
-def _samples(folder: Folder) -> Iterator[Picture]:
-    found = folder.named("samples")
-    for name in _runs(folder):
-        if name in found:
-            yield _sample_picture(folder, name, found[name])
-
-
-def _sample_picture(folder: Folder, name: str, images: np.ndarray) -> Picture:
-    caption = f"{len(images)} decoded draws from the prior of {name}, not chosen."
-    return Picture(
-        _file_name("samples", folder, name),
-        f"Samples of {name}",
-        caption,
-        lambda theme: grids.samples(images, theme=theme, columns=16),
-    )
-
-
-def _traversals(folder: Folder) -> Iterator[Picture]:
-    found, latents = folder.named("traversal"), folder.named("traversal_latent")
-    for name in _runs(folder):
-        if name in found:
-            codes = latents.get(name, np.arange(len(found[name])))
-            yield _traversal_picture(folder, name, found[name], codes)
-
-
-def _traversal_picture(
-    folder: Folder, name: str, images: np.ndarray, latents: np.ndarray
-) -> Picture:
-    kl = {row.index: row.value for row in folder.rows("kl", run=name) if row.index is not None}
-    names = [
-        f"latent {i}" + (f"  {kl[i]:.2f} nats" if kl.get(i) is not None else "")
-        for i in (int(latent) for latent in latents)
-    ]
-    steps = np.linspace(-3, 3, images.shape[1])
-    caption = (
-        f"Each row moves one latent of {name} while the others stay, the most active latent on top."
-    )
-    return Picture(
-        _file_name("traversals", folder, name),
-        f"Traversals of {name}",
-        caption,
-        lambda theme: grids.traversals(images, steps, names, theme=theme),
-    )
-
-
-def _interpolations(folder: Folder) -> Iterator[Picture]:
-    found = folder.named("interpolation")
-    for name in _runs(folder):
-        if name in found:
-            yield _interpolation_picture(folder, name, found[name])
-
-
-def _interpolation_picture(folder: Folder, name: str, images: np.ndarray) -> Picture:
-    return Picture(
-        _file_name("interpolations", folder, name),
-        f"Interpolations of {name}",
-        f"Straight lines between the latents of two test images, one a row, decoded by {name}.",
-        lambda theme: grids.interpolations(images, theme=theme),
-    )
-
-
 def _confusions(folder: Folder) -> Iterator[Picture]:
     found = folder.named("confusion")
     classes = folder.results.classes
@@ -272,7 +171,7 @@ def _confusions(folder: Folder) -> Iterator[Picture]:
     yield Picture(
         "confusion",
         "What is taken for what",
-        f"Predictions of the KNN test figure ({TEST_FIGURE['labels_per_class']} labels a class) on "
+        f"Predictions of the KNN test figure ({folder.test_labels} labels a class) on "
         f"{total:,} test images, in percent of the true class; below 0.5 % left empty.",
         lambda theme: charts.confusion_matrices(matrices, classes, theme=theme),
     )
@@ -290,59 +189,6 @@ def _headline(folder: Folder, items: list[Embedding]) -> list[Embedding]:
             own.sort(key=lambda item: item.dim)
         chosen += own[-1:]
     return chosen or items[:3]
-
-
-def _training(folder: Folder) -> Iterator[Picture]:
-    series = [
-        one
-        for name in _runs(folder)
-        for split in ("train", "val")
-        for one in _series(name, split, folder.curves.get(name, []))
-    ]
-    quantities = [
-        (key, label) for key, label in _QUANTITIES if any(key in s.values for s in series)
-    ]
-    if not quantities:
-        return
-    runs = list(dict.fromkeys(one.run for one in series))
-    yield Picture(
-        "training",
-        "Training",
-        "Records of metrics.jsonl. The axes leave out the steep start." + _fewer(folder, runs),
-        lambda theme: charts.training_curves(series, quantities, theme=theme),
-    )
-
-
-def _series(run: str, split: str, records: list[dict[str, Any]]) -> list[charts.Series]:
-    own = [record for record in records if record.get("split") == split]
-    own = [record for record in own if isinstance(record.get("epoch"), int | float)]
-    if not own:
-        return []
-    values = {}
-    for key, _ in _QUANTITIES:
-        if any(record.get(key) is not None for record in own):
-            values[key] = np.array([_or(record.get(key), np.nan) for record in own], dtype=float)
-    return [charts.Series(run, split, np.array([record["epoch"] for record in own]), values)]
-
-
-def _runs(folder: Folder) -> list[str]:
-    """Names of the runs that get pictures of their own, the best first."""
-    ranked = [line["run"] for line in folder.board if line["run"] and line["method"] == "vae"]
-    ranked += [run.name for run in folder.results.runs]
-    return list(dict.fromkeys(ranked))[:MOST_RUNS]
-
-
-def _fewer(folder: Folder, shown: list[str]) -> str:
-    count = len(folder.results.runs)
-    return f" The best {len(shown)} of {count} runs." if count > len(shown) > 0 else ""
-
-
-def _file_name(kind: str, folder: Folder, run: str) -> str:
-    return kind if len(folder.results.runs) == 1 else f"{kind}-{run}"
-
-
-def _latents(folder: Folder, run: str) -> int:
-    return next(info.latent_size for info in folder.results.runs if info.name == run)
 
 
 def _k(row: Row) -> int:

@@ -6,7 +6,7 @@ Figures are built with matplotlib's object interface: no pyplot, no global state
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,16 @@ class Theme:
 
         low, high = self.sequence_range
         return [colormaps[self.sequence](x) for x in np.linspace(low, high, max(count, 2))[:count]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that can be drawn in any theme."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[Theme], Figure]
 
 
 LIGHT = Theme(

@@ -14,7 +14,15 @@ import numpy as np
 from evaluation.figures import DARK, LIGHT, Picture, pictures, pixels
 from evaluation.folder import Folder
 from evaluation.report.explorer import Explorer, explorer
-from evaluation.report.tables import headline, made, record_table, run_table, stage_table
+from evaluation.report.tables import (
+    headline,
+    made,
+    reconstruction_table,
+    record_table,
+    run_table,
+    stage_table,
+    structure_table,
+)
 from evaluation.results import write_text
 
 __all__ = ["MOST_BYTES", "write_report"]
@@ -54,6 +62,8 @@ def write_report(out_dir: Path) -> Path:
     html = page.render(
         results=results,
         headline=headline(folder),
+        structure=structure_table(folder),
+        reconstruction=reconstruction_table(folder),
         figures=list(_figures(folder)),
         runs=run_table(results),
         stages=stage_table(results),

@@ -153,6 +153,7 @@ def _plots(
             y_range=Range1d(bottom, top, reset_start=bottom, reset_end=top),
             tools=tools,
             active_drag=box,
+            active_scroll=None,
             toolbar_location="above",
             sizing_mode="stretch_width",
             aspect_ratio=1,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
 from evaluation.folder import Folder
-from evaluation.results import TEST_FIGURE, Results, Row
+from evaluation.results import Results, Row
 
 # Columns of the headline table: key of `leaderboard`, heading, digits, what it means.
 _SCORES = (
@@ -14,10 +15,6 @@ _SCORES = (
     ("linear_probe_accuracy", "linear probe", 4, "test accuracy of a linear classifier"),
     ("silhouette", "silhouette", 3, "separation of the classes, −1 to 1"),
     ("kmeans_nmi", "k-means NMI", 3, "agreement of clusters with classes, 0 to 1"),
-    ("ssim", "SSIM", 4, "of reconstructions from z = mu, window 5"),
-    ("psnr", "PSNR (dB)", 2, "of reconstructions from z = mu"),
-    ("elbo", "ELBO (nats)", 2, "an image, higher is better"),
-    ("nll", "NLL (nats)", 2, "an image, importance-weighted, lower is better"),
     ("seconds", "seconds", 1, "to make the embedding"),
 )
 _RECORD_COLUMNS = (
@@ -49,7 +46,7 @@ def headline(folder: Folder) -> Table:
     """One line an embedding, the best test accuracy first, with 95 % intervals."""
     board = folder.board
     columns = [column for column in _SCORES if any(line[column[0]] is not None for line in board)]
-    labels = TEST_FIGURE["labels_per_class"]
+    labels = folder.test_labels
     headings = [("method", ""), ("dimensions", "")]
     tested = any(line["knn_test_accuracy"] is not None for line in board)
     if tested:
@@ -68,6 +65,85 @@ def headline(folder: Folder) -> Table:
         cells += [Cell(line["backend"], line["backend"])]
         rows.append(cells)
     return Table(headings, rows)
+
+
+# Tables below the headline: heading, explanation, key of a row, and columns as above.
+_STRUCTURE = (
+    ("explained_variance", "explained variance", 4, "share of the pixels' variance"),
+    ("knn_all_test_accuracy", "KNN accuracy, all labels", 4, "on test images, at the best k"),
+    ("knn_log_loss", "KNN log-loss (nats)", 4, "on test images, at the best k; lower is better"),
+    ("knn_macro_auc", "KNN macro AUC", 4, "on test images, at the best k"),
+    ("continuity", "continuity", 4, "share of neighbourhoods not torn apart"),
+    ("kmeans_ari", "k-means ARI", 3, "agreement of clusters with classes, chance 0"),
+    ("gap", "gap", 3, "how empty the lines between classes are; larger is emptier"),
+)
+_RECONSTRUCTION = (
+    ("recon", "reconstruction (nats)", 2, "an image, z drawn"),
+    ("recon_mean", "reconstruction from mu (nats)", 2, "an image"),
+    ("kl", "KL (nats)", 2, "an image"),
+    ("elbo", "ELBO (nats)", 2, "an image, higher is better"),
+    ("nll", "NLL (nats)", 2, "an image, importance-weighted"),
+    ("ssim", "SSIM", 4, "window 5, zero padding"),
+    ("ssim11", "SSIM 11", 4, "window 11, valid region"),
+    ("psnr", "PSNR (dB)", 2, "peak signal to noise"),
+    ("mse", "MSE", 5, "pixels in 0 to 1"),
+    ("active_units", "active units", 0, "latents whose mean varies over images"),
+    ("aggregate_distance", "distance from the prior", 3, "sliced Wasserstein-2"),
+    ("interpolation_length", "path length", 3, "of decoded straight lines; 1 is straight"),
+    ("interpolation_jump", "largest step", 3, "share of a decoded line's length"),
+)
+_LOWER_IS_BETTER = {"knn_log_loss"}
+
+
+def structure_table(folder: Folder) -> Table:
+    """What else was measured of each embedding."""
+    return _pivot(
+        [(item.title, [row for row in folder.results.rows if row.embedding == item.id])
+         for item in folder.results.embeddings],
+        _STRUCTURE,
+    )  # fmt: skip
+
+
+def reconstruction_table(folder: Folder) -> Table:
+    """What was measured of decoders and latents: runs, and PCA beside them."""
+    lines: dict[tuple[str, int, str | None], list[Row]] = {}
+    for row in folder.results.rows:
+        lines.setdefault((row.method, row.dim, row.run), []).append(row)
+    return _pivot(
+        [
+            (f"{method.upper()} {dim}" + (f" ({run})" if run else ""), rows)
+            for (method, dim, run), rows in lines.items()
+            if any(row.metric == "ssim" for row in rows)
+        ],
+        _RECONSTRUCTION,
+    )
+
+
+def _pivot(
+    lines: list[tuple[str, list[Row]]], columns: tuple[tuple[str, str, int, str], ...]
+) -> Table:
+    """One line a subject, one column a metric; of several values of one metric the best."""
+    kept = [
+        column
+        for column in columns
+        if any(
+            row.metric == column[0] and row.value is not None for _, rows in lines for row in rows
+        )
+    ]
+    headings = [("method", ""), *((heading, note) for _, heading, _, note in kept)]
+    table = []
+    for title, rows in lines:
+        cells = [Cell(title, title)]
+        for metric, _, digits, _ in kept:
+            values = [row for row in rows if row.metric == metric and row.value is not None]
+            sign = -1 if metric in _LOWER_IS_BETTER else 1
+            best = max(values, key=lambda row: sign * (row.value or 0.0), default=None)
+            cell = number(best.value if best else None, digits)
+            if best is not None and best.k is not None and len(values) > 1:
+                cell = Cell(cell.text, cell.sort, f"k={best.k}", figure=True)
+            cells.append(cell)
+        table.append(cells)
+    return Table(headings, table if kept else [])
 
 
 def run_table(results: Results) -> Table:
@@ -137,9 +213,20 @@ def made(results: Results) -> list[tuple[str, str]]:
         ("device", str(backend.get("device") or "")),
         ("seconds", f"{results.seconds:.1f}" if results.seconds is not None else ""),
     ]
-    pairs += [(name, str(value)) for name, value in results.settings.items()]
+    pairs.insert(0, ("command", command(results.settings)))
     pairs += [(f"version of {name}", version) for name, version in results.versions.items()]
     return [(name, value) for name, value in pairs if value != ""]
+
+
+def command(settings: dict[str, Any]) -> str:
+    """The command line that gives these settings, every one spelled out."""
+    words = ["vae-dist", "evaluate"]
+    for name, value in settings.items():
+        if value is None or value == []:
+            continue
+        words.append("--" + name.replace("_", "-"))
+        words += map(str, value if isinstance(value, list) else [value])
+    return shlex.join(words)
 
 
 def number(value: float | int | None, digits: int) -> Cell:

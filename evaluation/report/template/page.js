@@ -174,9 +174,10 @@
   const paint = () => {
     model("mapper").palette = data.colors[scheme()];
     const style = getComputedStyle(document.documentElement);
-    const line = style.getPropertyValue("--line").trim();
+    const [line, ink] = ["--line", "--ink"].map((key) => style.getPropertyValue(key).trim());
     for (let i = 0; i < placed.length; i++) {
       model(`panel-${i}`).outline_line_color = line;
+      model(`points-${i}`).hover_glyph.line_color = ink;
     }
     for (const dot of document.querySelectorAll("#classes .swatch")) {
       dot.style.background = color(Number(dot.dataset.code));

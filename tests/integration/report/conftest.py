@@ -145,6 +145,9 @@ def write_folder(
         common = {"dataset": "digits", "method": "vae", "dim": DIM, "run": run}
         for metric, value, unit in (("elbo", -243.7, "nats"), ("ssim", 0.6718, None)):
             rows.append(Row(**common, metric=metric, value=value, unit=unit, split="test"))
+        for index in range(DIM):
+            kl = Row(**common, metric="kl_by_latent", value=2.0 / (index + 1), index=index)
+            rows.append(kl)
     write_arrays(out / "artifacts.npz", artifacts)
     (out / "curves.json").write_text(json.dumps(curves), encoding="utf-8")
     write_results(

@@ -16,7 +16,7 @@ from evaluation.results import read_arrays, read_results, write_arrays, write_re
 
 EXPECTED = [
     "compare", "test_accuracy", "accuracy_against_k", "reconstructions", "samples", "traversals",
-    "interpolations", "confusion", "training",
+    "interpolations", "latents", "confusion", "training",
 ]  # fmt: skip
 
 
@@ -89,6 +89,7 @@ def test_results_alone_give_the_charts(evaluation_folder: Path, tmp_path: Path) 
     assert [path.stem for path in write_figures(tmp_path)] == [
         "test_accuracy",
         "accuracy_against_k",
+        "latents",
     ]
 
 

@@ -186,7 +186,7 @@ def test_all_figures_can_be_filtered(opened: Any) -> None:
 
 
 def test_dark_and_light(browser: Any, page: str) -> None:
-    grounds, pictures = {}, {}
+    grounds, pictures, palettes = {}, {}, {}
     for scheme in ("light", "dark"):
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
@@ -197,16 +197,15 @@ def test_dark_and_light(browser: Any, page: str) -> None:
         pictures[scheme] = browser.execute_script(
             "return document.querySelector('figure img').currentSrc"
         )
-        palette = browser.execute_script(
-            "const d = JSON.parse(document.getElementById('explorer-data').textContent);"
-            "return JSON.stringify(Bokeh.documents[0].get_model_by_name('mapper').palette.map("
-            "c => typeof c === 'string' ? c : null)) + JSON.stringify(d.colors)"
+        palettes[scheme] = browser.execute_script(
+            "return Array.from(Bokeh.documents[0].get_model_by_name('mapper').palette)"
         )
-        assert palette
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     assert min(grounds["light"]) > 240
     assert max(grounds["dark"]) < 40
     assert pictures["light"] != pictures["dark"]
+    assert palettes["light"] != palettes["dark"]
+    assert len(palettes["light"]) == len(palettes["dark"]) == 10
 
 
 def test_a_phone_scrolls_in_one_direction_only(browser: Any, page: str) -> None:
