@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_STROKES: Mapping[str, Any] = {
+    "val": {"linewidth": 1.8, "zorder": 3},
+    "train": {"linewidth": 0.9, "alpha": 0.45},
+}
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -54,10 +59,13 @@ def accuracy_against_k(
     counts = sorted({curve.samples for _, curves in methods for curve in curves})
     colors = dict(zip(counts, theme.ordered_colors(len(counts)), strict=True))
     every_k = sorted({int(k) for _, curves in methods for curve in curves for k in curve.k})
-    columns = min(len(methods), 4)
+    # Up to five panels in one row; else the rows that leave the fewest places empty.
+    columns = len(methods)
+    if columns > 5:
+        columns = min((5, 4, 3), key=lambda width: -len(methods) % width)
     rows = -(-len(methods) // columns)
     with themed(theme):
-        figure = new_figure(max(3.1 * columns, 4.4), 3.2 * rows + 0.5)
+        figure = new_figure(max(12.3 / max(columns, 4) * columns, 4.4), 3.0 * rows + 0.7)
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         panels = list(grid.flat)
         for axes, (name, curves) in zip(panels, methods, strict=False):
@@ -149,7 +157,8 @@ def confusion_matrices(
             share = 100 * counts / np.maximum(total, 1)
             picture = axes.imshow(share, cmap=theme.heat, vmin=0, vmax=100)
             axes.set_title(title)
-            axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=7.5)
+            turned: Any = {"rotation": 45, "ha": "right"} if max(map(len, names)) > 3 else {}
+            axes.set_xticks(range(len(names)), names, fontsize=7.5, **turned)
             axes.set_yticks(range(len(names)), names, fontsize=7.5)
             axes.tick_params(length=0)
             axes.set_xlabel("predicted class")
@@ -173,7 +182,7 @@ def confusion_matrices(
 def training_curves(
     series: Sequence[Series], quantities: Sequence[tuple[str, str]], *, theme: Theme
 ) -> Figure:
-    """Draw each quantity against epochs: validation solid, training dotted, a colour a run."""
+    """Draw each quantity against epochs: validation strong, training pale, a colour a run."""
     runs = list(dict.fromkeys(one.run for one in series))
     colors = dict(zip(runs, theme.class_colors(len(runs)), strict=True))
     columns = min(len(quantities), 4)
@@ -189,9 +198,7 @@ def training_curves(
                 kept = np.isfinite(one.values[key])
                 values = one.values[key][kept]
                 axes.plot(
-                    one.epoch[kept], values, color=colors[one.run],
-                    linestyle=":" if one.split == "train" else "-",
-                    linewidth=1.2 if one.split == "train" else 1.7,
+                    one.epoch[kept], values, color=colors[one.run], **_STROKES[one.split],
                 )  # fmt: skip
                 validated.append(values[len(values) // 20 :])
             _ignore_the_start(axes, validated)
@@ -248,10 +255,9 @@ def _training_legend(
         Line2D([], [], color=color, label=name)
         for name, color in zip(wrap(list(colors), 40), colors.values(), strict=True)
     ]
-    kinds: Any = (("val", "-", "validation"), ("train", ":", "training"))
     handles += [
-        Line2D([], [], color=theme.faint, linestyle=style, label=label)
-        for split, style, label in kinds
+        Line2D([], [], color=theme.faint, label=label, **_STROKES[split])
+        for split, label in (("val", "validation"), ("train", "training"))
         if split in splits
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))

@@ -85,7 +85,7 @@ def _square_view(axes: Axes, points: np.ndarray) -> None:
 def _label_places(
     axes: Axes, points: np.ndarray, labels: np.ndarray, classes: Sequence[str]
 ) -> list[_Place]:
-    """Put each class's name at its median, pushed apart vertically where names would touch."""
+    """Put each class's name where it is densest, pushed apart where names would touch."""
     if not 2 <= len(classes) <= 12:
         return []
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
@@ -95,7 +95,7 @@ def _label_places(
     for code, name in enumerate(names):
         own = points[labels == code]
         if len(own):
-            x, y = (float(v) for v in np.median(own, axis=0))
+            x, y = _densest(own, (left, right), (bottom, top))
             half = 0.0115 * len(name) * width
             places.append(_Place(name, min(max(x, left + half), right - half), y, half))
     places.sort(key=lambda place: place.y)
@@ -111,6 +111,27 @@ def _label_places(
     for place in places:
         place.y = min(max(place.y, bottom + apart), top - apart)
     return places
+
+
+def _densest(
+    points: np.ndarray, x_range: tuple[float, float], y_range: tuple[float, float]
+) -> tuple[float, float]:
+    """The mean of the points in the fullest three by three cells of a grid over the view."""
+    bins = 24
+    counts, xs, ys = np.histogram2d(
+        points[:, 0], points[:, 1], bins=bins, range=[list(x_range), list(y_range)]
+    )
+    if not counts.any():
+        x, y = np.median(points, axis=0)
+        return float(x), float(y)
+    padded = np.pad(counts, 1)
+    blocks = sum(padded[i : i + bins, j : j + bins] for i in range(3) for j in range(3))
+    column, row = np.unravel_index(int(np.argmax(blocks)), counts.shape)
+    inside = (np.abs(points[:, 0] - (xs[column] + xs[column + 1]) / 2) <= 1.5 * (xs[1] - xs[0])) & (
+        np.abs(points[:, 1] - (ys[row] + ys[row + 1]) / 2) <= 1.5 * (ys[1] - ys[0])
+    )
+    x, y = points[inside].mean(axis=0)
+    return float(x), float(y)
 
 
 def _name(axes: Axes, place: _Place, theme: Theme) -> None:
