@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import psutil
 import torch
 
-from vae_dist.memory import Need, Probe, available_bytes, estimate, find_micro_batch
+from vae_dist.memory import Need, available_bytes, estimate
+from vae_dist.micro_batch import Probe, find_micro_batch
 from vae_dist.state import TrainState
 from vae_dist.telemetry.summary import show_bytes
 

@@ -8,14 +8,13 @@ import torch
 
 from vae_dist.losses import LossConfig
 from vae_dist.memory import (
-    Probe,
     _control_group_room,
     activation_bytes,
     available_bytes,
     estimate,
-    find_micro_batch,
     optimizer_states,
 )
+from vae_dist.micro_batch import Probe, find_micro_batch
 from vae_dist.models import ModelConfig, build_model
 from vae_dist.objective import Objective
 
