@@ -34,7 +34,8 @@ class Fit:
             self.found = self._find()
             run.accumulate = math.ceil(self.local_batch / self.found)
         self.need = self._estimate(run.accumulate)
-        self.available = available_bytes(state.device)
+        left = available_bytes(state.device)
+        self.available = None if left is None else left + self.need.parameters  # already there
         self._before = _in_use(state.device)
         self._told = False
         self.taken: int | None = None
@@ -63,6 +64,9 @@ class Fit:
             state.accelerator.autocast,
         )
         found = torch.tensor(find_micro_batch(probe, self.local_batch), device=state.device)
+        if state.device.type == "cuda":  # what was tried is no part of the run
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(state.device)
         if state.world.size > 1:
             torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MIN)
         return int(found)

@@ -64,9 +64,6 @@ class Trainer:
             )
         self.is_main = self.accelerator.is_main_process
         self.agreement = Agreement(stop, self.world, timeout=settings.precision.collective_timeout)
-        self.memory = OutOfMemoryObserver(
-            self.folder.path, self.world.rank, self.accelerator.device, settings.memory
-        ).attach()
         self._take_folder()
         try:
             self._build()
@@ -97,7 +94,10 @@ class Trainer:
             settings, self.data.manifest, self.accelerator, self.train_loader.steps_per_epoch
         )
         self.origin = restore(self.state, self.folder.checkpoints)
-        self.fit = Fit(self.state)
+        self.fit = Fit(self.state)  # may run out of memory on purpose
+        self.memory = OutOfMemoryObserver(
+            self.folder.path, self.world.rank, self.state.device, settings.memory
+        ).attach()
         self.state.wrap()
         self.saved_step = -1
         if self.is_main:
