@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,13 @@ class CumlBackend:
     name = "cuml"
     device = "cuda"
 
-    def __init__(self) -> None:
-        self.cupy = importlib.import_module("cupy")
-        self.cuml = importlib.import_module("cuml")
-        for name in ("decomposition", "manifold", "metrics", "neighbors", "preprocessing"):
-            importlib.import_module(f"cuml.{name}")
+    def __init__(self, load: Callable[[str], Any] = importlib.import_module) -> None:
+        self.cupy, self.cuml = load("cupy"), load("cuml")
+        self._pca = load("cuml.decomposition").PCA
+        self._umap = load("cuml.manifold").UMAP
+        self._trustworthiness = load("cuml.metrics").trustworthiness
+        self._nearest = load("cuml.neighbors").NearestNeighbors
+        self._scaler = load("cuml.preprocessing").StandardScaler
 
     def probe(self) -> str:
         """Run something small on the device; its name. Raises what cuML raises without one."""
@@ -46,14 +48,12 @@ class CumlBackend:
 
     def standardise(self, train: Any, test: Any) -> tuple[Any, Any]:
         """Zero mean and unit variance by column, from the training rows."""
-        scaler = self.cuml.preprocessing.StandardScaler()
+        scaler = self._scaler()
         return scaler.fit_transform(self.put(train)), scaler.transform(self.put(test))
 
     def pca(self, train: Any, components: int) -> Pca:
         """Fit PCA on all rows; the axes' signs are chosen as on the CPU."""
-        model = self.cuml.decomposition.PCA(
-            n_components=components, svd_solver="full", output_type="cupy"
-        )
+        model = self._pca(n_components=components, svd_solver="full", output_type="cupy")
         model.fit(self.put(train))
         axes = model.components_
         largest = axes[self.cupy.arange(len(axes)), self.cupy.abs(axes).argmax(axis=1)]
@@ -84,7 +84,7 @@ class CumlBackend:
                 self.cupy.ascontiguousarray(self.cupy.asarray(part)[:, :k])
                 for part in (graph.train_index, graph.train_distance)
             )
-            model = self.cuml.manifold.UMAP(
+            model = self._umap(
                 n_neighbors=k,
                 n_components=settings.dim,
                 min_dist=settings.min_dist,
@@ -105,11 +105,11 @@ class CumlBackend:
 
     def trustworthiness(self, rows: Any, embedded: Any, k: int) -> float:
         """Share of neighbours in the embedding that are neighbours among the rows too."""
-        found = self.cuml.metrics.trustworthiness(self.put(rows), self.put(embedded), n_neighbors=k)
+        found = self._trustworthiness(self.put(rows), self.put(embedded), n_neighbors=k)
         return float(found)
 
     def _neighbours(self, rows: Any, k: int) -> Any:
-        model = self.cuml.neighbors.NearestNeighbors(
+        model = self._nearest(
             n_neighbors=k, algorithm="brute", metric="euclidean", output_type="cupy"
         )
         return model.fit(rows)

@@ -8,7 +8,10 @@ nothing, so it is made to compute something small.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from evaluation.backend_cpu import CpuBackend
 from evaluation.backend_cuml import CumlBackend
@@ -127,6 +130,12 @@ class Backends:
             return array[self.cuml.cupy.asarray(rows)]
         return array[rows]
 
+    def beside(self, parts: list[Any]) -> Any:
+        """Columns of arrays next to each other."""
+        if self.cuml is not None and all(hasattr(part, "get") for part in parts):
+            return self.cuml.cupy.concatenate(parts, axis=1)
+        return self.put(np.concatenate([_to_host(part) for part in parts], axis=1))
+
     def to_host(self, array: Any) -> Any:
         """A numpy array, wherever it lay."""
         return _to_host(array)
@@ -134,8 +143,6 @@ class Backends:
 
 def _to_host(value: Any) -> Any:
     """Arrays of the GPU, also within a graph, as numpy arrays; anything else as it is."""
-    from dataclasses import fields, is_dataclass, replace
-
     if is_dataclass(value) and not isinstance(value, type):
         return replace(
             value, **{f.name: _to_host(getattr(value, f.name)) for f in fields(value) if f.init}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Cache:
             return None
         try:
             return read_arrays(path)
-        except (OSError, ValueError, EOFError, KeyError):  # damaged: as if it were not there
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):  # damaged: as if it were not there
             return None
 
     def keep_arrays(self, kind: str, key: str, arrays: dict[str, np.ndarray]) -> None:

@@ -12,9 +12,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -22,41 +21,11 @@ import numpy as np
 from evaluation.backend_cpu import Pca, UmapSettings
 from evaluation.backends import Backends
 from evaluation.cache import Cache
+from evaluation.items import TITLES, Item, Latents
 from evaluation.results import Embedding
 from evaluation.stages import Stages
 
-METHODS = ("raw", "pca", "umap", "vae", "vae_white", "vae_umap", "concat", "ensemble")
-TITLES = {
-    "raw": "Pixels",
-    "pca": "PCA",
-    "umap": "UMAP",
-    "vae": "VAE",
-    "vae_white": "VAE, whitened",
-    "vae_umap": "VAE, then UMAP",
-    "concat": "PCA + UMAP + VAE",
-    "ensemble": "VAE ensemble",
-}
 GRAPH_NEIGHBOURS = 5
-
-
-@dataclass
-class Item:
-    """An embedding with its arrays, and the hash of all that it follows from."""
-
-    embedding: Embedding
-    train: Any
-    test: Any
-    key: str
-
-
-@dataclass
-class Latents:
-    """mu of a run's images, and the hash of what they follow from."""
-
-    run: str
-    train: np.ndarray
-    test: np.ndarray
-    key: str
 
 
 class Methods:
@@ -163,8 +132,8 @@ class Methods:
         return how, host[0][rows], host[1][train_rows]
 
     def _project(self, pca: Pca, rows: Any, components: int) -> Any:
-        if isinstance(pca.axes, np.ndarray):
-            rows = self.backends.to_host(rows)
+        on_host = isinstance(pca.axes, np.ndarray)
+        rows = self.backends.to_host(rows) if on_host else self.backends.put(rows)
         return pca.transform(rows, components)
 
     def _item(
@@ -302,15 +271,15 @@ class Methods:
                 )
                 record.note = note or record.note
                 scale = np.float32(part.embedding.dim**-0.5)
-                trains.append(self.backends.to_host(train) * scale)
-                tests.append(self.backends.to_host(test) * scale)
-            own, other = np.concatenate(trains, 1), np.concatenate(tests, 1)
+                trains.append(train * scale)
+                tests.append(test * scale)
+            own, other = self.backends.beside(trains), self.backends.beside(tests)
         parameters = {"parts": [part.embedding.id for part in parts], "standardised": True}
         return self._item(
             method,
             own.shape[1],
-            self.backends.put(own),
-            self.backends.put(other),
+            own,
+            other,
             key,
             parameters,
             run,
@@ -324,8 +293,3 @@ def _made(record: Any) -> dict[str, Any]:
         "seconds": record.seconds,
         "peak_memory_bytes": record.peak_memory_bytes,
     }
-
-
-def file_name(text: str) -> str:
-    """A run's name as a part of a file's name."""
-    return re.sub(r"[^\w.+=@-]+", "_", text) or "run"

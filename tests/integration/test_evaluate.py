@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from data_pipeline.order import World
-from evaluation.evaluate import EvaluateConfig, evaluate, read_splits
+from evaluation.evaluate import EvaluateConfig, evaluate
 from evaluation.results import read_arrays, read_results
+from evaluation.runs import read_splits
 from tests.data_folders import digits, written
 from vae_dist.checkpoint import link, save_checkpoint, write_json
 from vae_dist.losses import LossConfig

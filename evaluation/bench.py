@@ -1,0 +1,239 @@
+"""How much faster the comparison is than the straightforward way, and whether it says the same.
+
+The straightforward way: PCA and UMAP fitted anew for each dimension, by the libraries' own
+calls, and a ``KNeighborsClassifier`` fitted anew for each cell of the tables.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.folder import open_data
+from evaluation.backends import Backends
+from evaluation.cache import Cache
+from evaluation.items import Item
+from evaluation.measure import Measure
+from evaluation.methods import Methods
+from evaluation.protocol import (
+    LABELS_PER_CLASS,
+    NEIGHBOURS,
+    Points,
+    make_protocol,
+    reference_rows,
+    test_labels_of,
+)
+from evaluation.runs import read_splits
+from evaluation.sampling import folds, rows_of, stratified_rows
+
+
+@dataclass(kw_only=True)
+class BenchEvaluateConfig:
+    """The comparison against the straightforward way."""
+
+    data: str | None = None
+    """The data folder: a path or a URL."""
+    train_images: int = 0
+    """Use so many of the training images; 0: all."""
+    dims: tuple[int, ...] = (2, 10)
+    """Dimensions of PCA and UMAP."""
+    repeats: int = 5
+    """Samples of labels that the test figure is repeated over."""
+    seed: int = 42
+    """Of samples and UMAP."""
+
+    def __post_init__(self) -> None:
+        if self.train_images < 0:
+            raise ValueError(f"--train-images {self.train_images}: must be 0 or more")
+        if self.repeats < 1:
+            raise ValueError(f"--repeats {self.repeats}: must be 1 or more")
+
+
+def bench_evaluate(
+    config: BenchEvaluateConfig, tell: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Time both ways on the CPU and compare their figures.
+
+    Returns
+    -------
+    dict
+        ``seconds`` of each stage of both ways, ``speedup``, and ``differences``: the largest of
+        all KNN accuracies and of PCA's explained variances.
+    """
+    if config.data is None:
+        raise ValueError("--data: give a data folder that vae-dist prepare wrote")
+    splits = read_splits(open_data(config.data))
+    train, test = splits["train"], splits["test"]
+    rows = rows_of(
+        len(train.images), config.train_images or len(train.images), config.seed, "bench"
+    )
+    if (train.labels < 0).any():
+        raise ValueError(f"{config.data}: has images without labels; KNN needs them")
+    pixels, queries = train.rows()[rows], test.rows()
+    labels = train.labels[rows], test.labels
+    _compile_umap()
+    ours, items, figures = _ours(config, pixels, queries, labels, tell)
+    theirs, variances, cells = _straightforward(config, pixels, queries, labels, items, tell)
+    own = {
+        (i, f["metric"], f.get("labels_per_class"), f["k"]): f["values"]
+        for i, found in figures.items()
+        for f in found
+        if f["metric"].startswith("knn") and f["weights"] == _weights(f["metric"])
+    }
+    knn = max(np.abs(np.subtract(own[cell], value)).max() for cell, value in cells.items())
+    variance = max(
+        abs(item.embedding.parameters["explained_variance"] - variances[item.embedding.dim])
+        for item in items
+        if item.embedding.method == "pca"
+    )
+    totals = sum(ours.values()), sum(theirs.values())
+    return {
+        "machine": {
+            "cpus": os.cpu_count(),
+            "processor": platform.processor(),
+            "load": os.getloadavg(),
+        },
+        "images": {"train": len(pixels), "test": len(queries)},
+        "seconds": {"here": ours, "straightforward": theirs},
+        "total_seconds": {"here": totals[0], "straightforward": totals[1]},
+        "speedup": totals[1] / totals[0],
+        "differences": {
+            "knn_accuracy": float(knn),
+            "cells": len(cells),
+            "explained_variance": float(variance),
+        },
+    }
+
+
+def _weights(metric: str) -> str:
+    return "uniform" if metric == "knn_test_accuracy" else "distance"
+
+
+def _compile_umap() -> None:
+    """Let umap-learn compile what it will: that is paid once, whichever way comes first."""
+    import umap
+
+    rows = np.random.default_rng(0).normal(size=(5000, 4)).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = umap.UMAP(n_epochs=2, init="random", random_state=0, n_jobs=1).fit(rows)
+        model.transform(rows[:10])
+
+
+def _ours(
+    config: BenchEvaluateConfig,
+    train: np.ndarray,
+    test: np.ndarray,
+    labels: tuple[np.ndarray, np.ndarray],
+    tell: Callable[[str], None],
+) -> tuple[dict[str, float], list[Item], dict[str, list[dict[str, Any]]]]:
+    backends = Backends("cpu")
+    classes = int(max(part.max() for part in labels)) + 1
+    with tempfile.TemporaryDirectory() as folder:
+        stages = backends.stages()
+        stages.tell = tell
+        methods = Methods(
+            backends,
+            stages,
+            Cache(Path(folder), fresh=True),
+            train,
+            test,
+            data_key="bench",
+            dims=config.dims,
+            seed=config.seed,
+        )
+        items = list(methods.embeddings(("pca", "umap"), []))
+        sample = reference_rows(len(test), config.seed)
+        protocol = make_protocol("quick", config.seed, config.repeats)
+        measure = Measure(protocol, backends, test[sample], sample)
+        figures = {}
+        for item in items:
+            points = Points(item.train, item.test, *labels, classes)
+            with stages.stage("knn", item.embedding.id):
+                figures[item.embedding.id] = list(measure.knn_figures(points))
+    seconds: dict[str, float] = {}
+    for stage in stages.done:
+        seconds[stage.stage] = seconds.get(stage.stage, 0.0) + stage.seconds
+    return seconds, items, figures
+
+
+def _straightforward(
+    config: BenchEvaluateConfig,
+    train: np.ndarray,
+    test: np.ndarray,
+    labels: tuple[np.ndarray, np.ndarray],
+    items: list[Item],
+    tell: Callable[[str], None],
+) -> tuple[dict[str, float], dict[int, float], dict[Any, list[float]]]:
+    import umap
+    from sklearn.decomposition import PCA
+
+    seconds = dict.fromkeys(("pca", "umap", "knn"), 0.0)
+    variances = {}
+    for dim in config.dims:
+        tell(f"straightforward: pca {dim}")
+        start = time.perf_counter()
+        pca = PCA(dim, svd_solver="full").fit(train)
+        pca.transform(train), pca.transform(test)
+        seconds["pca"] += time.perf_counter() - start
+        variances[dim] = float(pca.explained_variance_ratio_.sum())
+        tell(f"straightforward: umap {dim}")
+        start = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = umap.UMAP(
+                n_neighbors=5,
+                min_dist=0.1,
+                n_components=dim,
+                init="random",
+                random_state=config.seed,
+                n_jobs=1,
+            )
+            model.fit_transform(train)
+            model.transform(test)
+        seconds["umap"] += time.perf_counter() - start
+    cells: dict[Any, list[float]] = {}
+    for item in items:
+        tell(f"straightforward: knn {item.embedding.id}")
+        start = time.perf_counter()
+        cells |= _every_cell(config, item, labels)
+        seconds["knn"] += time.perf_counter() - start
+    return seconds, variances, cells
+
+
+def _every_cell(
+    config: BenchEvaluateConfig, item: Item, labels: tuple[np.ndarray, np.ndarray]
+) -> dict[Any, list[float]]:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    name = item.embedding.id
+    train, test = item.train.astype(np.float64), item.test.astype(np.float64)
+    own, other = labels
+    cells: dict[Any, list[float]] = {}
+    per_class = test_labels_of(own)
+    for repeat in range(config.repeats):
+        rows = stratified_rows(own, per_class, config.seed, repeat)
+        for k in (k for k in NEIGHBOURS if k <= len(rows)):
+            knn = KNeighborsClassifier(k, n_jobs=-1).fit(train[rows], own[rows])
+            cell = (name, "knn_test_accuracy", per_class, k)
+            cells.setdefault(cell, []).append(float((knn.predict(test) == other).mean()))
+    for count in (n for n in LABELS_PER_CLASS if n <= np.bincount(own).min()):
+        rows = stratified_rows(own, count, config.seed)
+        sample, truth = train[rows], own[rows]
+        for k in (k for k in NEIGHBOURS if k <= len(rows) * 4 // 5):
+            scores = []
+            for fit, score in folds(truth):
+                knn = KNeighborsClassifier(k, weights="distance", n_jobs=-1)
+                knn.fit(sample[fit], truth[fit])
+                scores.append(float((knn.predict(sample[score]) == truth[score]).mean()))
+            cells[name, "knn_cv_accuracy", count, k] = [sum(scores) / len(scores)]
+    return cells

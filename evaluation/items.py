@@ -1,0 +1,48 @@
+"""An embedding on its way from a method to its figures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evaluation.results import Embedding
+
+METHODS = ("raw", "pca", "umap", "vae", "vae_white", "vae_umap", "concat", "ensemble")
+TITLES = {
+    "raw": "Pixels",
+    "pca": "PCA",
+    "umap": "UMAP",
+    "vae": "VAE",
+    "vae_white": "VAE, whitened",
+    "vae_umap": "VAE, then UMAP",
+    "concat": "PCA + UMAP + VAE",
+    "ensemble": "VAE ensemble",
+}
+
+
+@dataclass
+class Item:
+    """An embedding with its arrays, and the hash of all that it follows from."""
+
+    embedding: Embedding
+    train: Any
+    test: Any
+    key: str
+
+
+@dataclass
+class Latents:
+    """mu of a run's images, and the hash of what they follow from."""
+
+    run: str
+    train: np.ndarray
+    test: np.ndarray
+    key: str
+
+
+def file_name(text: str) -> str:
+    """A run's name as a part of a file's name."""
+    return re.sub(r"[^\w.+=@-]+", "_", text) or "run"

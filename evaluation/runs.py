@@ -1,0 +1,133 @@
+"""Runs and images: what an evaluation reads, and the latents of each run."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from data_pipeline.folder import DataFolder
+from data_pipeline.order import World
+from evaluation.cache import Cache
+from evaluation.encode import Images, describe_run, encode_part, join_parts
+from evaluation.items import file_name
+from evaluation.results import Failure, RunInfo, read_arrays, write_arrays
+from evaluation.settings import EvaluateConfig
+from evaluation.stages import Stages
+from vae_dist.run_folder import Run, load_run
+
+
+def read_splits(data: DataFolder) -> dict[str, Images]:
+    """All training images, val among them, in the order of the source; and the test images."""
+    parts = [data.arrays(name) for name in ("train", "val") if name in data.manifest.splits]
+    images, labels, index = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("images", "labels", "index")
+    )
+    order = np.argsort(index, kind="stable")
+    if "test" not in data.manifest.splits:
+        raise ValueError(f"{data.path}: has no split 'test' to score on")
+    test = data.arrays("test")
+    return {
+        "train": Images(images[order], labels[order], index[order]),
+        "test": Images(test.images, test.labels, test.index),
+    }
+
+
+Encoded = tuple[RunInfo, Run, dict[str, np.ndarray]]
+
+
+def encode_runs(
+    config: EvaluateConfig,
+    splits: dict[str, Images],
+    data: DataFolder,
+    cache: Cache,
+    stages: Stages,
+    world: World,
+    device: str,
+    wait: Callable[[], None],
+) -> tuple[list[Encoded], list[Failure]]:
+    """Latents of each run; the processes share the work, the first one gets the result.
+
+    A run that fails on any process is left out and listed; the others go on.
+    """
+    encoded: list[Encoded] = []
+    failed: list[Failure] = []
+    names: set[str] = set()
+    for number, path in enumerate(config.runs):
+        run, complaint, key, latents = None, None, "", None
+        try:
+            run = load_run(path, device, config.which)
+            settings = [config.seed, config.nll_samples, config.nll_images]
+            key = Cache.key(
+                "latents", run.content_hash, data.manifest.fingerprint, *settings, device
+            )
+            latents = cache.arrays("latents", key)
+        except Exception as error:
+            complaint = _complaint(error)
+        wait()  # the same answer from the cache on every process, before anyone adds to it
+        parts = [
+            cache.folder / f".part-{number}-{key}-{rank}-{world.size}.npz"
+            for rank in range(world.size)
+        ]
+        with stages.stage("encode", str(path), "cache" if latents else device) as record:
+            if run is not None and latents is None:
+                try:
+                    part = encode_part(
+                        run,
+                        splits,
+                        world,
+                        seed=config.seed,
+                        nll_samples=config.nll_samples,
+                        nll_images=config.nll_images,
+                    )
+                    write_arrays(parts[world.rank], part)
+                except Exception as error:
+                    complaint = _complaint(error)
+            wait()
+            if world.rank == 0 and complaint is None and latents is None:
+                try:
+                    latents = join_parts([read_arrays(part) for part in parts])
+                    cache.keep_arrays("latents", key, latents)
+                except Exception as error:
+                    complaint = f"a process failed to encode its part ({_complaint(error)})"
+            record.note = complaint
+        wait()
+        if run is not None:
+            parts[world.rank].unlink(missing_ok=True)
+        if world.rank:
+            continue
+        if complaint is not None or run is None or latents is None:
+            failed.append(Failure(run=str(path), error=complaint or "not encoded"))
+            stages.tell(f"{path}: left out: {complaint}")
+            continue
+        name = _unique(file_name(run.name), names)
+        info = RunInfo(
+            name=name,
+            path=str(path),
+            content_hash=run.content_hash,
+            step=run.step,
+            latent_size=int(latents["train/mu"].shape[1]),
+            **describe_run(run),
+        )
+        encoded.append((info, run, latents))
+    return encoded, failed
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, number = name, 2
+    while candidate in taken:
+        candidate, number = f"{name}-{number}", number + 1
+    taken.add(candidate)
+    return candidate
+
+
+def _complaint(error: BaseException) -> str:
+    """One line; for what is not the user's doing, with the place in the code."""
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, ValueError):
+        return text
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})"

@@ -1,0 +1,195 @@
+"""Samples, intervals, latent-space figures, cache and records."""
+
+import json
+
+import numpy as np
+import pytest
+
+from evaluation.backends import Backends
+from evaluation.cache import Cache
+from evaluation.latents import (
+    emptiness,
+    lines,
+    pairs_of,
+    posterior_figures,
+    sliced_distance,
+    smoothness,
+)
+from evaluation.measure import Measure
+from evaluation.protocol import Points, make_protocol
+from evaluation.results import (
+    Embedding,
+    Results,
+    Row,
+    leaderboard,
+    read_arrays,
+    read_results,
+    write_results,
+)
+from evaluation.sampling import folds, interval, stratified_rows
+
+RNG = np.random.default_rng(0)
+
+
+def test_samples_are_stratified_nested_and_repeatable():
+    labels = RNG.integers(0, 5, 1000)
+    small, large = (stratified_rows(labels, n, 0) for n in (20, 50))
+    assert np.bincount(labels[small]).tolist() == [20] * 5
+    assert set(small) < set(large)
+    assert np.array_equal(small, stratified_rows(labels, 20, 0))
+    assert not np.array_equal(small, stratified_rows(labels, 20, 0, repeat=1))
+    with pytest.raises(ValueError, match="the rarest class"):
+        stratified_rows(labels, 900, 0)
+
+
+def test_folds_are_the_seeds():
+    from sklearn.model_selection import StratifiedKFold
+
+    labels = np.repeat(np.arange(3), 20)
+    expected = StratifiedKFold(5, shuffle=True, random_state=42).split(labels, labels)
+    for (a, b), (c, d) in zip(folds(labels), expected, strict=True):
+        assert np.array_equal(a, c)
+        assert np.array_equal(b, d)
+
+
+def test_interval_is_students():
+    from scipy.stats import t
+
+    values = [0.7, 0.72, 0.74]
+    found = interval(values)
+    half = t.ppf(0.975, 2) * np.std(values, ddof=1) / 3**0.5
+    assert found["ci_low"] == pytest.approx(0.72 - half)
+    assert found["ci_high"] == pytest.approx(0.72 + half)
+    assert interval([0.5]) == {"value": 0.5, "repeats": 1, "values": [0.5]}
+
+
+def test_grid_equals_the_seeds_loop():
+    from sklearn.neighbors import KNeighborsClassifier
+
+    labels = np.arange(900) % 3
+    rows = (RNG.normal(size=(900, 4)) + labels[:, None]).astype(np.float32)
+    points = Points(rows, rows[:90], labels, labels[:90], 3)
+    measure = Measure(make_protocol("seed", 7, 1), Backends("cpu"), rows[:60], np.arange(60))
+    cells = {
+        (f["labels_per_class"], f["k"], f["weights"]): f["value"]
+        for f in measure.figures(points)
+        if f["metric"] == "knn_cv_accuracy"
+    }
+    assert {weights for _, _, weights in cells} == {"uniform", "distance"}
+    for (count, k, weights), value in cells.items():
+        if count != 100:
+            continue
+        sample = stratified_rows(labels, count, 7)
+        scores = []
+        for fit, score in folds(labels[sample]):
+            knn = KNeighborsClassifier(k, weights=weights)
+            knn.fit(rows[sample][fit].astype(np.float64), labels[sample][fit])
+            found = knn.predict(rows[sample][score].astype(np.float64))
+            scores.append((found == labels[sample][score]).mean())
+        assert value == sum(scores) / 5
+
+
+def test_sliced_distance_of_the_prior_itself_is_small():
+    z = RNG.normal(size=(5000, 8))
+    assert sliced_distance(z, np.random.default_rng(1)) < 0.05
+    assert sliced_distance(z + 2, np.random.default_rng(1)) > 0.5
+
+
+def test_posterior_figures_count_active_units():
+    mu = np.zeros((2000, 3), np.float32)
+    mu[:, 0] = RNG.normal(size=2000)
+    latents = {"test/mu": mu, "test/logvar": np.full_like(mu, -9), "test/kl_dim": np.abs(mu)}
+    rows = list(posterior_figures(latents, 0))
+    by_metric = {row["metric"]: row["value"] for row in rows if row["metric"] != "kl_by_latent"}
+    assert by_metric["active_units"] == 1
+    by_latent = [row["value"] for row in rows if row["metric"] == "kl_by_latent"]
+    assert np.allclose(by_latent, np.abs(mu).mean(0))
+
+
+def test_gap_tells_islands_from_a_continuous_cloud():
+    labels = np.arange(600) % 3
+    cloud = RNG.uniform(size=(600, 2))
+    islands = 0.05 * cloud + 10 * np.stack([labels == 1, labels == 2], 1)
+    gaps = [
+        next(emptiness(points[:500], points[500:], labels[500:], 0))["value"]
+        for points in (cloud, islands)
+    ]
+    assert gaps[0] < 10 < gaps[1]
+
+
+def test_smoothness_of_a_linear_decoder_is_one():
+    labels, mu = np.arange(200) % 4, RNG.normal(size=(200, 3)).astype(np.float32)
+    matrix = RNG.normal(size=(3, 20))
+    found = {row["metric"]: row["value"] for row in smoothness(lambda z: z @ matrix, mu, labels, 0)}
+    assert found["interpolation_length"] == pytest.approx(1, abs=1e-4)
+    assert found["interpolation_jump"] == pytest.approx(1, abs=1e-4)
+
+    jumpy = {row["metric"]: row["value"] for row in smoothness(lambda z: np.sign(z), mu, labels, 0)}
+    assert jumpy["interpolation_jump"] > 2
+
+
+def test_lines_join_images_of_different_classes():
+    labels = np.arange(100) % 4
+    first, second = pairs_of(labels, 0)
+    assert (labels[first] != labels[second]).all()
+    points = RNG.normal(size=(100, 3)).astype(np.float32)
+    along = lines(points, first, second)
+    assert np.allclose(along[:, 0], points[first])
+    assert np.allclose(along[:, -1], points[second])
+
+
+def test_cache_keeps_by_content_and_survives_damage(tmp_path):
+    cache = Cache(tmp_path)
+    key = Cache.key("a", {"b": (1, 2)})
+    assert key == Cache.key("a", {"b": [1, 2]}) != Cache.key("a", {"b": [2, 1]})
+    assert cache.arrays("x", key) is None
+    cache.keep_arrays("x", key, {"m": np.arange(3)})
+    assert cache.arrays("x", key)["m"].tolist() == [0, 1, 2]
+    assert Cache(tmp_path, fresh=True).arrays("x", key) is None
+    (tmp_path / f"x-{key}.npz").write_bytes(b"PK\x03\x04 cut")
+    assert cache.arrays("x", key) is None
+
+
+def results() -> Results:
+    common = {"dataset": "d", "method": "pca", "metric": "knn_test_accuracy", "weights": "uniform"}
+    return Results(
+        dataset="d",
+        data_fingerprint="f",
+        image_shape=[1, 2, 2],
+        classes=["a", "b"],
+        counts={"train": 4, "test": 2},
+        protocol="quick",
+        seed=0,
+        backend={"used": "cpu"},
+        versions={},
+        embeddings=[
+            Embedding(id=f"pca-{dim}", method="pca", dim=dim, title=f"PCA {dim}") for dim in (2, 3)
+        ],
+        rows=[
+            Row(**common, dim=2, embedding="pca-2", k=1, value=0.5),
+            Row(**common, dim=2, embedding="pca-2", k=5, value=0.6, ci_low=0.55, ci_high=0.65),
+            Row(**common, dim=3, embedding="pca-3", k=1, value=0.7),
+            Row(dataset="d", method="pca", dim=3, metric="elbo", value=float("nan")),
+        ],
+    )
+
+
+def test_results_are_written_and_read_back(tmp_path):
+    write_results(tmp_path, results())
+    raw = json.loads((tmp_path / "results.json").read_text())
+    assert raw["schema"] == 1
+    assert raw["rows"][-1]["value"] is None  # JSON knows no NaN
+    again = read_results(tmp_path)
+    assert again.rows[1] == results().rows[1]
+    assert [line["embedding"] for line in leaderboard(again)] == ["pca-3", "pca-2"]
+    assert leaderboard(again)[1]["k"] == 5
+    (tmp_path / "results.json").write_text('{"schema": 0}')
+    with pytest.raises(ValueError, match="another version"):
+        read_results(tmp_path)
+
+
+def test_arrays_with_objects_are_refused(tmp_path):
+    path = tmp_path / "bad.npz"
+    np.savez(path, bad=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        read_arrays(path)
