@@ -43,8 +43,8 @@ class Cache:
             return None
         try:
             return read_arrays(path)
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):  # damaged: as if it were not there
-            return None
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            return None  # damaged: as if it were not there
 
     def keep_arrays(self, kind: str, key: str, arrays: dict[str, np.ndarray]) -> None:
         """Keep arrays under a key."""
