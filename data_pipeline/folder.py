@@ -6,9 +6,10 @@ import hashlib
 import io
 import tarfile
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from data_pipeline.batch import Arrays
 from data_pipeline.loader import LoaderConfig
 from data_pipeline.manifest import MANIFEST_NAME, Manifest, Shard, parse_manifest
 from data_pipeline.remote import bring, is_remote, join, read_small, read_some, read_whole
-from data_pipeline.tars import read_ranges, read_tar
+from data_pipeline.tars import decode, joined_ranges, read_samples, read_tar
 
 _MEND = "run vae-dist verify, restore it, or pass --on-bad-shard skip"
 
@@ -68,30 +69,45 @@ class DataFolder:
         order = np.argsort(index, kind="stable")
         return Arrays(images[order], labels[order], index[order])
 
-    def read_blocks(self, blocks: Sequence[tuple[Shard, int]]) -> list[Arrays]:
+    def read_blocks(
+        self, blocks: Sequence[tuple[Shard, int]], parts: Sequence[slice] | None = None
+    ) -> list[Arrays]:
         """Some blocks, each checked against the manifest.
 
         Parameters
         ----------
         blocks : sequence of (Shard, int)
             A shard and the number of a block in it.
+        parts : sequence of slice, optional
+            Which images of each block are wanted.
         """
-        size = self.manifest.block_size
         where = ", ".join(dict.fromkeys(self.location(shard) for shard, _ in blocks))
         self._bring([shard for shard, _ in blocks])
         ranges = [self._block_bytes(shard, number) for shard, number in blocks]
+        samples = read_samples(joined_ranges(ranges), self.manifest.layout, where)
+        wanted = parts or [slice(None)] * len(blocks)
         try:
-            found = iter(list(read_ranges(ranges, self.manifest.layout, where)))
-        except (tarfile.TarError, ValueError, OSError) as error:
+            return [
+                self._block(samples, shard, number, part)
+                for (shard, number), part in zip(blocks, wanted, strict=True)
+            ]
+        except (tarfile.TarError, StopIteration, ValueError, OSError) as error:
             raise ValueError(f"{where}: damaged shard ({error}); {_MEND}") from error
-        read = []
-        for shard, number in blocks:
-            count = min(size, shard.count - number * size)
-            samples = 1 if self.manifest.layout == "block" else count
-            arrays = joined(list(islice(found, samples)), self.manifest.image_shape)
-            check_arrays(arrays, self.manifest, count, self.location(shard))
-            read.append(arrays)
-        return read
+
+    def _block(
+        self, samples: Iterator[dict[str, Any]], shard: Shard, number: int, part: slice
+    ) -> Arrays:
+        """The wanted images of the block that comes next."""
+        layout, size = self.manifest.layout, self.manifest.block_size
+        count = min(size, shard.count - number * size)
+        if layout == "block":
+            whole = decode(next(samples), layout)
+            check_arrays(whole, self.manifest, count, shard.name)
+            return Arrays(*(array[part] for array in whole))
+        chosen = list(islice(samples, count))[part]
+        arrays = joined([decode(s, layout) for s in chosen], self.manifest.image_shape)
+        check_arrays(arrays, self.manifest, len(range(count)[part]), shard.name)
+        return arrays
 
     def _bring(self, shards: Sequence[Shard]) -> None:
         if is_remote(self.path):

@@ -23,7 +23,8 @@ class PrepareConfig:
     samples_per_shard: int = 0
     """Images in a tar file; 0: as many as fill 128 MB, at most 8192."""
     block_size: int = 0
-    """Images in a block, which is read at once; 0: as many as fill 256 KB, at most 256."""
+    """Images in a block, which is read at once; 0: as many as fill 256 KB, at most 256
+    (32 in layout sample)."""
     folds: int = 5
     """The official training set is cut in this many folds; one of them is val."""
     fold: int = 0
@@ -57,7 +58,9 @@ class PrepareConfig:
     def sizes(self, image_shape: tuple[int, int, int]) -> tuple[int, int]:
         """Images in a block and in a shard, for images of this shape."""
         pixels = math.prod(image_shape)
-        block = self.block_size or _most(_BLOCK_BYTES // pixels, 256)
+        # PNGs are decoded one by one: large blocks gain nothing.
+        limit = 256 if self.layout == "block" else 32
+        block = self.block_size or _most(_BLOCK_BYTES // pixels, limit)
         return block, self.samples_per_shard or _most(_SHARD_BYTES // pixels, 8192)
 
 

@@ -31,10 +31,7 @@ class BlockReader:
             (self.shards[self.table.shard[p.block]], int(self.table.number[p.block]))
             for p in pieces
         ]
-        return [
-            Arrays(*(array[piece.first : piece.last] for array in whole))
-            for piece, whole in zip(pieces, self.data.read_blocks(blocks), strict=True)
-        ]
+        return self.data.read_blocks(blocks, [slice(p.first, p.last) for p in pieces])
 
 
 class StreamLoader(Loader):

@@ -59,28 +59,36 @@ def write_tar(file: IO[bytes], blocks: Iterator[Arrays], layout: str, key: str) 
 
 
 def read_tar(stream: IO[bytes], layout: str, where: str) -> Iterator[Arrays]:
-    """Read a tar, or any run of whole blocks of one, through webdataset's own pipeline.
-
-    Only the known members are decoded, and never with pickle.
+    """Read a tar through webdataset's own pipeline.
 
     Yields
     ------
     Arrays
         One webdataset sample: a block of images, or (layout ``sample``) a single one.
     """
+    for sample in read_samples(stream, layout, where):
+        yield decode(sample, layout)
+
+
+def read_samples(stream: IO[bytes], layout: str, where: str) -> Iterator[dict[str, Any]]:
+    """Samples of a tar as webdataset groups them, not decoded; only their known members."""
     members = BLOCK_MEMBERS if layout == "block" else SAMPLE_MEMBERS
-    decode = _decode_block if layout == "block" else _decode_image
     files = tar_file_expander([{"url": where, "stream": stream}], eof_value=None)
     for sample in group_by_keys(files, suffixes=members):
         missing = members - sample.keys()
         if missing:
             raise ValueError(f"{where}: {sample['__key__']} lacks {', '.join(sorted(missing))}")
-        yield decode(sample)
+        yield sample
 
 
-def read_ranges(ranges: Iterable[bytes], layout: str, where: str) -> Iterator[Arrays]:
-    """Read whole blocks that were cut out of one or several tars, as one tar."""
-    return read_tar(io.BytesIO(b"".join([*ranges, _END_OF_TAR])), layout, where)
+def decode(sample: dict[str, Any], layout: str) -> Arrays:
+    """The images of a sample; never with pickle."""
+    return _decode_block(sample) if layout == "block" else _decode_image(sample)
+
+
+def joined_ranges(ranges: Iterable[bytes]) -> IO[bytes]:
+    """Whole blocks that were cut out of one or several tars, as one tar."""
+    return io.BytesIO(b"".join([*ranges, _END_OF_TAR]))
 
 
 def npy_bytes(array: np.ndarray) -> bytes:

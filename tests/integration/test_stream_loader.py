@@ -49,13 +49,13 @@ def whole(parts):
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     folder=st.integers(0, len(SHAPES) - 1),
     lanes=st.integers(8, 40),
     window=st.integers(1, 4),
-    batch_size=st.integers(1, 300),
+    batch_size=st.integers(5, 300),
     size=st.integers(1, 8),
     workers=st.integers(1, 4),
     epoch=st.integers(0, 2),

@@ -1,0 +1,309 @@
+"""Measuring the pipeline beside others, on the same images in the same run."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.batch import Arrays
+from data_pipeline.folder import DataFolder, open_data
+from data_pipeline.loader import LoaderConfig, make_loader
+from data_pipeline.order import World
+from data_pipeline.prepare import PrepareConfig
+from data_pipeline.shards import write_folder
+
+
+@dataclass(kw_only=True)
+class BenchDataConfig:
+    """What ``bench data`` measures."""
+
+    images: int = 48000
+    """Images of the fast readings; repeated from the data folder where it has fewer."""
+    slow_images: int = 4000
+    """Images of the readings that decode one PNG an image."""
+    batch_size: int = 512
+    """Images in a batch."""
+    repeats: int = 3
+    """Each reading is done this often; the median counts."""
+    workers: int = 0
+    """Reading processes, for all that take them."""
+    scratch: Path | None = None
+    """Folder to write the shards in; a temporary one if not given."""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "slow_images", "batch_size", "repeats"):
+            if getattr(self, name) < 1:
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(f"{flag} {getattr(self, name)}: must be at least 1")
+        if self.workers < 0:
+            raise ValueError(f"--workers {self.workers}: must be at least 0")
+
+
+@dataclass(frozen=True)
+class _Images:
+    """A source of training images alone."""
+
+    splits: dict[str, Arrays]
+    classes: list[str]
+    name: str = "bench"
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return {}
+
+
+def bench_data(
+    data: DataFolder, config: BenchDataConfig, say: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Measure reading and writing.
+
+    Parameters
+    ----------
+    data : DataFolder
+        Its training images are used.
+    config : BenchDataConfig
+        How many, how often.
+    say : callable, optional
+        Told each figure when it is there.
+
+    Returns
+    -------
+    dict
+        ``rows`` (each with ``name``, ``images``, ``images_per_second``,
+        ``bytes_per_second``, ``seconds``), the settings, versions and machine.
+    """
+    raw = data.arrays("train")
+    pixels = raw.images[0].size
+    rows: list[dict[str, Any]] = []
+
+    def measure(name: str, action: Callable[[], int], repeats: int = config.repeats) -> None:
+        seconds, images = [], 0
+        for _ in range(repeats):
+            started = time.perf_counter()
+            images = action()
+            seconds.append(time.perf_counter() - started)
+        rate = images / statistics.median(seconds)
+        rows.append(
+            {
+                "name": name,
+                "images": images,
+                "images_per_second": rate,
+                "bytes_per_second": rate * pixels,
+                "seconds": seconds,
+            }
+        )
+        say(f"{name:<44} {rate:>12,.0f} images/s {rate * pixels / 1e6:>10,.1f} MB/s")
+
+    with tempfile.TemporaryDirectory(dir=config.scratch) as folder:
+        root = Path(folder)
+        many = _repeated(raw, config.images, data.manifest.classes)
+        few = _repeated(raw, config.slow_images, data.manifest.classes)
+        count = iter(range(1000))
+
+        def write(source: _Images, layout: str) -> DataFolder:
+            out = root / f"{layout}-{next(count)}"
+            write_folder(source, out, PrepareConfig(layout=layout))
+            return open_data(str(out))
+
+        measure("write blocks", lambda: _size(write(many, "block")))
+        measure("write PNGs", lambda: _size(write(few, "sample")), 1)
+        blocks, samples = write(many, "block"), write(few, "sample")
+        read = _reader(config)
+        measure("memory", read(blocks, "memory"))
+        measure("stream, blocks", read(blocks, "stream"))
+        measure("stream, PNGs", read(samples, "stream"))
+        with _web_server(root) as address:
+            for name, local in (("blocks", blocks), ("PNGs", samples)):
+                cache = root / f"cache-{name}"
+                away = open_data(
+                    f"{address}/{Path(local.path).name}", config=LoaderConfig(cache_dir=cache)
+                )
+                measure(f"stream, {name} over HTTP, fetching", read(away, "stream"), 1)
+                measure(f"stream, {name} over HTTP, cached", read(away, "stream"))
+        measure("webdataset alone, blocks", lambda: _webdataset_blocks(blocks))
+        measure("webdataset alone, PNGs", lambda: _webdataset_images(samples, config))
+        pictures = _write_pictures(samples, root / "pictures")
+        measure("torchvision ImageFolder and DataLoader", lambda: _torchvision(pictures, config))
+        if importlib.util.find_spec("streaming"):
+            mds = _write_mds(samples, root / "mds")
+            measure("mosaicml-streaming", lambda: _mosaicml(mds, config))
+        if importlib.util.find_spec("litdata"):
+            lit = _write_litdata(samples, root / "litdata")
+            measure("litdata", lambda: _litdata(lit, config))
+    return {
+        "schema": 1,
+        "data": {"name": data.manifest.name, "image_shape": list(data.manifest.image_shape)},
+        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()},
+        "machine": {"platform": platform.platform(), "cores": os.cpu_count()},
+        "versions": {p: version(p) for p in ("torch", "torchvision", "webdataset", "numpy")},
+        "rows": rows,
+    }
+
+
+def _repeated(raw: Arrays, count: int, classes: list[str]) -> _Images:
+    """Training images such that about `count` are left when a fifth is cut off as val."""
+    which = np.arange(max(5, count + count // 4)) % len(raw.labels)
+    arrays = Arrays(raw.images[which], raw.labels[which], np.arange(len(which)))
+    return _Images({"train": arrays}, classes)
+
+
+def _size(data: DataFolder) -> int:
+    return sum(split.count for split in data.manifest.splits.values())
+
+
+def _reader(config: BenchDataConfig) -> Callable[[DataFolder, str], Callable[[], int]]:
+    def reader(data: DataFolder, mode: str) -> Callable[[], int]:
+        loading = LoaderConfig(loader=mode, workers=config.workers)
+        loader = make_loader(data, "train", loading, World(), batch_size=config.batch_size)
+        epochs = iter(range(1000))
+        # memory reads an epoch in milliseconds: several make a measurement
+        times = 10 if mode == "memory" else 1
+
+        def epoch() -> int:
+            return sum(len(b) for _ in range(times) for b in loader.batches(next(epochs)))
+
+        return epoch
+
+    return reader
+
+
+def _paths(data: DataFolder) -> list[str]:
+    return [data.location(shard) for shard in data.manifest.splits["train"].shards]
+
+
+def _webdataset_blocks(data: DataFolder) -> int:
+    import webdataset
+
+    dataset = webdataset.WebDataset(_paths(data), shardshuffle=False).decode()
+    return sum(len(sample["labels.npy"]) for sample in dataset)
+
+
+def _webdataset_images(data: DataFolder, config: BenchDataConfig) -> int:
+    import webdataset
+
+    form = "l8" if data.manifest.image_shape[0] == 1 else "rgb8"
+    dataset = webdataset.WebDataset(_paths(data), shardshuffle=False).shuffle(1000)
+    dataset = dataset.decode(form).to_tuple("png", "cls").batched(config.batch_size)
+    loader = webdataset.WebLoader(dataset, batch_size=None, num_workers=config.workers)
+    return sum(len(labels) for _, labels in loader)
+
+
+def _pngs(data: DataFolder) -> Iterator[tuple[str, bytes, int]]:
+    """Key, PNG and label of every training image, as the shards hold them."""
+    import webdataset
+
+    for sample in webdataset.WebDataset(_paths(data), shardshuffle=False):
+        yield sample["__key__"], sample["png"], int(sample["cls"])
+
+
+def _write_pictures(data: DataFolder, root: Path) -> Path:
+    for key, png, label in _pngs(data):
+        folder = root / f"{label:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{key}.png").write_bytes(png)
+    return root
+
+
+def _torchvision(root: Path, config: BenchDataConfig) -> int:
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import PILToTensor
+
+    dataset = ImageFolder(str(root), PILToTensor())
+    loader = DataLoader(dataset, config.batch_size, shuffle=True, num_workers=config.workers)
+    return sum(len(labels) for _, labels in loader)
+
+
+def _write_mds(data: DataFolder, root: Path) -> Path:
+    from streaming import MDSWriter
+
+    with MDSWriter(out=str(root), columns={"image": "bytes", "label": "int"}) as writer:
+        for _, png, label in _pngs(data):
+            writer.write({"image": png, "label": label})
+    return root
+
+
+def _mosaicml(root: Path, config: BenchDataConfig) -> int:
+    from streaming import StreamingDataset
+    from torch.utils.data import DataLoader
+
+    class Pictures(StreamingDataset):
+        def __getitem__(self, at: int) -> tuple[Any, int]:
+            sample = super().__getitem__(at)
+            return _decoded(sample["image"]), sample["label"]
+
+    dataset = Pictures(local=str(root), shuffle=True, batch_size=config.batch_size)
+    loader: Any = DataLoader(dataset, config.batch_size, num_workers=config.workers)
+    return sum(len(labels) for _, labels in loader)
+
+
+def _write_litdata(data: DataFolder, root: Path) -> Path:
+    from litdata.streaming.writer import BinaryWriter
+
+    root.mkdir()
+    writer = BinaryWriter(str(root), chunk_bytes="64MB")
+    for number, (_, png, label) in enumerate(_pngs(data)):
+        writer.add_item(number, {"image": png, "label": label})
+    writer.done()
+    writer.merge()
+    return root
+
+
+def _litdata(root: Path, config: BenchDataConfig) -> int:
+    from litdata import StreamingDataLoader, StreamingDataset
+
+    class Pictures(StreamingDataset):
+        def __getitem__(self, at: Any) -> tuple[Any, int]:
+            sample = super().__getitem__(at)
+            return _decoded(sample["image"]), sample["label"]
+
+    loader: Any = StreamingDataLoader(
+        Pictures(str(root), shuffle=True),
+        batch_size=config.batch_size,
+        num_workers=config.workers,
+    )
+    return sum(len(labels) for _, labels in loader)
+
+
+def _decoded(png: bytes) -> np.ndarray:
+    import io
+
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as picture:
+        return np.asarray(picture)
+
+
+@contextlib.contextmanager
+def _web_server(root: Path) -> Iterator[str]:
+    """A web server on this machine, in a process of its own."""
+    words = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
+    server = subprocess.Popen(
+        [*words, "--directory", str(root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        said = re.search(r"port (\d+)", server.stdout.readline())
+        assert said is not None
+        yield f"http://127.0.0.1:{said.group(1)}"
+    finally:
+        server.terminate()
+        server.wait()

@@ -1,0 +1,22 @@
+"""``vae-dist bench WHAT``: measure a part of the program on this machine."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+BENCHES = {
+    "data": ("launch.bench_data", "writing and reading images, beside other libraries"),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``vae-dist bench ARGV``; returns the exit code."""
+    words = list(argv)
+    if not words or words[0] in ("-h", "--help"):
+        lines = [f"  {name:<10} {text}" for name, (_, text) in BENCHES.items()]
+        print("\n".join(["usage: vae-dist bench WHAT [flags]", "", *lines]))
+        return 0 if words else 2
+    if words[0] not in BENCHES:
+        raise ValueError(f"bench {words[0]}: expected one of {', '.join(BENCHES)}")
+    return importlib.import_module(BENCHES[words[0]][0]).main(words[1:])
