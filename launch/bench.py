@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 BENCHES = {
     "data": ("launch.bench_data", "writing and reading images, beside other libraries"),
+    "telemetry": ("launch.bench_telemetry", "what the sampler costs a training step"),
 }
 
 
