@@ -30,7 +30,10 @@ COMMON = {
 SCENARIOS: dict[str, dict[str, object]] = {
     "plain": {},
     "accumulate": {"accumulate": 3},
+    "stream": {"loader": "stream"},
+    "stream_workers": {"loader": "stream", "workers": 2},
     "balance": {"do_running_mean": True},
+    "augment": {"do_augs": True},
     "iwae": {"objective": "iwae", "importance_samples": 3},
     "conditional": {"conditional": True},
     "clip": {"grad_clip": 0.5, "schedule": "cosine", "warmup_epochs": 0.5},

@@ -58,6 +58,11 @@ def write_json(path: Path, content: Any) -> None:
     beside.replace(path)
 
 
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Folder of the checkpoint of a step."""
+    return folder / f"step-{step:08d}"
+
+
 def save_checkpoint(
     folder: Path, model: dict[str, torch.Tensor], trainer: dict[str, Any], meta: dict[str, Any]
 ) -> Path:
@@ -79,7 +84,7 @@ def save_checkpoint(
     OSError
         If the disk is full or not writable. The former checkpoints stand.
     """
-    target = folder / f"step-{meta['step']:08d}"
+    target = checkpoint_path(folder, meta["step"])
     beside = folder / f".writing-{target.name}"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(beside, ignore_errors=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from data_pipeline.folder import DataFolder
 from vae_dist.checkpoint import SCHEMA, write_json
+from vae_dist.loaders import Loaders
 from vae_dist.run_folder import RunFolder
 from vae_dist.settings import Settings
 from vae_dist.state import TrainState
@@ -39,7 +40,9 @@ def write_run_files(folder: RunFolder, state: TrainState, data: DataFolder) -> N
     folder.write_environment(state.device, state.world.size)
 
 
-def introduction(state: TrainState, data: DataFolder, origin: str) -> Iterator[str]:
+def introduction(
+    state: TrainState, data: DataFolder, loaders: Loaders, origin: str
+) -> Iterator[str]:
     """Lines that say what is about to run, and where."""
     settings, manifest = state.settings, data.manifest
     count = sum(p.numel() for p in state.parameters)
@@ -47,7 +50,7 @@ def introduction(state: TrainState, data: DataFolder, origin: str) -> Iterator[s
     yield (
         f"{settings.run.name}: {settings.model.model_type}, {count:,} parameters, "
         f"{settings.model.latent_size} latents; {manifest.name}, "
-        f"{manifest.splits['train'].count:,} training and {manifest.splits['val'].count:,} "
+        f"{loaders.train.num_images:,} training and {loaders.val.num_images:,} "
         "validation images"
     )
     yield (
@@ -55,6 +58,9 @@ def introduction(state: TrainState, data: DataFolder, origin: str) -> Iterator[s
         f"{'fp32' if precision == 'no' else precision}, global batch {settings.run.batch_size}, "
         f"{state.steps_per_epoch} steps an epoch, {state.total_steps:,} in all"
     )
+    yield f"images: {loaders.train.reason}"
+    for name, fault in loaders.left_out.items():
+        yield f"left out on all processes: shard {name} ({fault})"
     yield origin
 
 

@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_dist.checkpoint import load_checkpoint, newest_checkpoint, resolve_checkpoint
+from vae_dist.checkpoint import (
+    CheckpointConfig,
+    checkpoint_path,
+    link,
+    load_checkpoint,
+    newest_checkpoint,
+    prune,
+    resolve_checkpoint,
+    save_checkpoint,
+)
 from vae_dist.models import import_seed_state
 from vae_dist.state import Counters, TrainState
 
@@ -36,6 +45,44 @@ def capture(state: TrainState) -> dict[str, Any]:
         "epoch_sums": state.reduce(state.epoch_sums).cpu(),
         "steps_per_epoch": state.steps_per_epoch,
     }
+
+
+def save(state: TrainState, folder: Path, config: CheckpointConfig, *, best: bool) -> Path:
+    """Write a checkpoint and remove those that are not kept; all processes must call this.
+
+    Returns
+    -------
+    Path
+        The checkpoint's folder.
+
+    Raises
+    ------
+    OSError
+        If the disk is full. The former checkpoints stand.
+    """
+    counters = state.counters
+    trainer = capture(state)
+    if state.world.rank == 0:
+        meta = {
+            "step": counters.step,
+            "epoch": counters.epoch + counters.step_in_epoch / state.steps_per_epoch,
+            "world_size": state.world.size,
+            "best": state.best,
+        }
+        try:
+            target = save_checkpoint(folder, state.objective.state_dict(), trainer, meta)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"checkpoint of step {counters.step} not written ({error.strerror}); the former "
+                "ones stand, free some space and go on with --resume auto",
+                str(folder),
+            ) from error
+        if best:
+            link(folder, "best", target)
+        prune(folder, config)
+    state.accelerator.wait_for_everyone()
+    return checkpoint_path(folder, counters.step)
 
 
 def restore(state: TrainState, checkpoints: Path) -> str:

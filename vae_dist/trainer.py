@@ -12,15 +12,15 @@ import torch
 
 from data_pipeline.batch import Batch
 from data_pipeline.folder import DataFolder
-from data_pipeline.loader import Loader, make_loader
 from data_pipeline.order import World
-from vae_dist.checkpoint import link, prune, save_checkpoint, write_json
+from vae_dist.failure import explain
 from vae_dist.fit import Fit
+from vae_dist.loaders import open_loaders
 from vae_dist.losses import kl_weight_at
 from vae_dist.opening import introduction, make_profiler, write_run_files
 from vae_dist.out_of_memory import OutOfMemoryObserver
 from vae_dist.precision import make_accelerator
-from vae_dist.resume import capture, restore
+from vae_dist.resume import restore, save
 from vae_dist.run_folder import RunFolder
 from vae_dist.settings import Settings
 from vae_dist.signals import EXIT_REQUEUE, Agreement, StopRequest
@@ -88,8 +88,9 @@ class Trainer:
 
     def _build(self) -> None:
         settings = self.settings
-        self.train_loader = self._loader("train", shuffle=True)
-        self.val_loader = self._loader("val", shuffle=False)
+        self.loaders = open_loaders(self.data, settings, self.accelerator)
+        self.train_loader, self.val_loader = self.loaders.train, self.loaders.val
+        self._status("starting", left_out=self.loaders.left_out)
         self.state = TrainState(
             settings, self.data.manifest, self.accelerator, self.train_loader.steps_per_epoch
         )
@@ -102,20 +103,6 @@ class Trainer:
         self.saved_step = -1
         if self.is_main:
             write_run_files(self.folder, self.state, self.data)
-
-    def _loader(self, split: str, shuffle: bool) -> Loader:
-        if split not in self.data.manifest.splits:
-            raise ValueError(f"{self.data.path}: has no split {split!r}, which training needs")
-        run = self.settings.run
-        return make_loader(
-            self.data,
-            split,
-            self.settings.loader,
-            self.world,
-            batch_size=run.batch_size,
-            seed=run.seed,
-            shuffle=shuffle,
-        )
 
     def train(self) -> int:
         """Train to the end or to a stop request.
@@ -151,12 +138,17 @@ class Trainer:
             )
             self.telemetry.watch(self.state.module)
             self.profiler = stack.enter_context(make_profiler(self.settings, self.folder.path))
-            for line in (*introduction(self.state, self.data, self.origin), *self.fit.lines()):
+            for line in (
+                *introduction(self.state, self.data, self.loaders, self.origin),
+                *self.fit.lines(),
+            ):
                 self.sink.say(line)
             try:
                 stopped = self._loop()
             except NonFiniteLoss as error:
-                raise self._explain(error) from None
+                raise explain(
+                    error, self.data, self.settings, self.folder, self.loaders.left_out
+                ) from None
             self._report_telemetry()
         done = self._finished()
         code = 0 if done else EXIT_REQUEUE
@@ -268,57 +260,9 @@ class Trainer:
         self._status("running")
 
     def _save(self, best: bool = False) -> None:
-        state, counters = self.state, self.state.counters
-        trainer = capture(state)
-        self.saved_step = counters.step
-        if self.is_main:
-            meta = {
-                "step": counters.step,
-                "epoch": counters.epoch + counters.step_in_epoch / state.steps_per_epoch,
-                "world_size": self.world.size,
-                "best": state.best,
-            }
-            folder = self.folder.checkpoints
-            try:
-                target = save_checkpoint(folder, state.objective.state_dict(), trainer, meta)
-            except OSError as error:
-                raise OSError(
-                    error.errno,
-                    f"checkpoint of step {counters.step} not written ({error.strerror}); the "
-                    "former ones stand, free some space and go on with --resume auto",
-                    str(folder),
-                ) from error
-            if best:
-                link(folder, "best", target)
-            prune(folder, self.settings.checkpoint)
-            self._status("running", checkpoint=target.name)
-        self.accelerator.wait_for_everyone()
-
-    def _explain(self, error: NonFiniteLoss) -> NonFiniteLoss:
-        """The failure with its step and images: a step is a function of its counters."""
-        step = int(error.args[0])
-        epoch, within = divmod(step, self.state.steps_per_epoch)
-        run = self.settings.run
-        whole = make_loader(
-            self.data,
-            "train",
-            self.settings.loader,
-            World(),
-            batch_size=run.batch_size,
-            seed=run.seed,
-        )
-        images = next(iter(whole.batches(epoch, within))).index.tolist()
-        where = {"step": step, "epoch": epoch, "step_in_epoch": within, "index": images}
-        if self.is_main:
-            write_json(self.folder.path / "bad-batch.json", where)
-        newest = self.folder.checkpoints / "last"
-        kept = newest.readlink() if newest.exists() else "none yet"
-        return NonFiniteLoss(
-            f"the loss of step {step} (epoch {epoch}, step {within} of it) is not finite; its "
-            f"images, by position in the source: {', '.join(map(str, images[:8]))} ... (all in "
-            f"{self.folder.path / 'bad-batch.json'}); last good checkpoint: {kept}; lower --lr, "
-            "set --grad-clip, or allow some by --max-bad-steps"
-        )
+        target = save(self.state, self.folder.checkpoints, self.settings.checkpoint, best=best)
+        self.saved_step = self.state.counters.step
+        self._status("running", checkpoint=target.name)
 
     def fail(self, error: BaseException) -> None:
         """Note in the status that this process failed, whichever it is."""
