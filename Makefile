@@ -1,6 +1,8 @@
 # make demo   the whole job on Fashion-MNIST (DATASET=digits needs no network)
 # make test   every fast test
 # Both make .venv and install the pinned set if it is missing.
+# make test-cluster   needs root on Debian: a two-node Slurm and two network hosts on this machine
+# make test-cuml      installs cuML (4.6 GB) into .venv-cuml and binds our calls to it
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,6 +18,12 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
+	@if [ "$(DATASET)" = fmnist ] && [ ! -d data/fmnist ] && [ "$$(id -u)" = 0 ] \
+	    && command -v apt-get >/dev/null && [ ! -d /usr/share/datasets/fashion-mnist ]; then \
+	    echo "installing Debian's package dataset-fashion-mnist (Fashion-MNIST, 30 MB)"; \
+	    { apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist; } >/dev/null \
+	        || echo "not installed; prepare will try a download"; \
+	fi
 	$(BIN)/vae-dist demo --dataset $(DATASET)
 
 check: $(READY)
@@ -28,6 +36,9 @@ test: $(READY) check
 
 test-cluster: $(READY)
 	$(BIN)/python -m pytest -q -m cluster tests/cluster
+
+test-cuml:
+	bash tests/cuml/run.sh
 
 bench: $(READY)
 	$(BIN)/vae-dist bench data

@@ -57,7 +57,7 @@ def torchrun(processes: int, *words: object, **options: object) -> subprocess.Co
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(processes), *map(str, words)]
     return subprocess.run(
-        command, capture_output=True, text=True, env=environment(), timeout=240, **options
+        command, capture_output=True, text=True, env=environment(), timeout=600, **options
     )
 
 

@@ -24,6 +24,21 @@ def bound_logvar(logvar: Tensor) -> Tensor:
     return inner + EXTRA_LOGVAR * torch.tanh((logvar - inner) / EXTRA_LOGVAR)
 
 
+def start_heads(mean: nn.Linear | nn.Conv2d, logvar: nn.Linear | nn.Conv2d) -> None:
+    """Start values of the heads that keep every latent in use.
+
+    With torch's own start the posterior begins as wide as the prior, the decoder learns to
+    ignore the noisiest latents, and their KL falls to zero (posterior collapse). Here the means
+    begin orthogonal and the standard deviations at exp(-1), the same for every image.
+    """
+    nn.init.orthogonal_(mean.weight)
+    with torch.no_grad():
+        logvar.weight.mul_(0.1)
+    for head, value in ((mean, 0.0), (logvar, -2.0)):
+        assert head.bias is not None
+        nn.init.constant_(head.bias, value)
+
+
 def check_shape(name: str, image_shape: tuple[int, int, int], wanted: tuple[int, int, int]) -> None:
     """Refuse an image shape that a model is not made for."""
     if image_shape != wanted:

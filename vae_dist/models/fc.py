@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vae_dist.models.base import LabelBias, VAEModel
+from vae_dist.models.base import LabelBias, VAEModel, start_heads
 from vae_dist.models.config import ModelConfig
 
 HIDDEN = 400
@@ -32,6 +32,7 @@ class FullyConnected(VAEModel):
         self.fc22 = nn.Linear(HIDDEN, self.latent_size)
         self.fc3 = nn.Linear(self.code_size, HIDDEN)
         self.fc4 = nn.Linear(HIDDEN, pixels)
+        start_heads(self.fc21, self.fc22)
         self.label_bias = LabelBias(self.num_classes, HIDDEN)
 
     def infer(self, images: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vae_dist.models.base import LabelBias, VAEModel
+from vae_dist.models.base import LabelBias, VAEModel, start_heads
 from vae_dist.models.config import ModelConfig
 
 ENCODER_WIDTH, DECODER_WIDTH = 32, 118
@@ -66,6 +66,7 @@ class WholeImageConvolution(VAEModel):
         self.fc22 = WholeImageConv(ENCODER_WIDTH, self.latent_size, 1)
         self.fc3 = WholeImageConvTranspose(self.code_size, DECODER_WIDTH, 1)
         self.fc4 = WholeImageConvTranspose(DECODER_WIDTH, channels, kernel)
+        start_heads(self.fc21, self.fc22)
         self.label_bias = LabelBias(self.num_classes, ENCODER_WIDTH)
 
     def infer(self, images: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
