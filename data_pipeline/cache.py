@@ -26,6 +26,7 @@ from data_pipeline.transfer import DISK_FULL, Patience, TransferError, fetch, sh
 RECHECK_SECONDS = 24 * 3600
 TOUCH_SECONDS = 60
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 _OURS = re.compile(r"[0-9a-f]{64}(?:\.(\d+)\.part)?")
 
 
@@ -67,6 +68,8 @@ class Cache:
         TransferError
             If it cannot be had, or is not the object with this sum.
         """
+        if not _SHA256.fullmatch(sha256):  # it becomes a file name
+            raise ValueError(f"{url}: the manifest's SHA-256 {sha256[:80]!r} is none")
         path = self.folder / sha256
         if self._in_order(path, size):
             return path

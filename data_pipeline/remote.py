@@ -183,7 +183,7 @@ def _cache_of(config: RemoteConfig) -> Cache:
     folder = config.cache_dir
     if folder is None:
         folder = Path(tempfile.gettempdir()) / f"vae-dist-cache-{os.getuid()}"
-    return _open_cache(folder.expanduser(), int(config.cache_size * 1e9))
+    return _open_cache(Path(folder).expanduser(), int(config.cache_size * 1e9))
 
 
 @functools.cache

@@ -383,3 +383,8 @@ def test_a_download_to_a_full_disk_is_said(server, small_disk):
     with pytest.raises(ValueError, match=r"small: disk full; choose another --download-dir"):
         download("big", [server.url], small_disk / "big", lambda _: None, config, Silent())
     assert not list(small_disk.glob("big*part"))
+
+
+def test_a_manifest_cannot_write_outside_the_cache(server, tmp_path):
+    with pytest.raises(ValueError, match="is none"):
+        Cache(tmp_path, 10**9).path(f"{server.url}/f0", "../" + SUMS["f0"][3:], SIZE, QUICK)
