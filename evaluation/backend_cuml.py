@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.backend_cpu import Pca, UmapSettings
-from evaluation.search import Graph
+from evaluation.search import Graph, make_graph
 
 
 class CumlBackend:
@@ -62,11 +62,15 @@ class CumlBackend:
         return Pca(model.mean_.reshape(-1), axes, ratio)
 
     def graph(self, train: Any, test: Any, k: int, seed: int) -> Graph:
-        """The neighbour graph that UMAP needs: all pairs, exact, whatever the seed."""
+        """The neighbour graph that UMAP needs: all pairs, exact, whatever the seed.
+
+        It is small and goes to the host, where cuML's UMAP is content to find it.
+        """
         rows = self.put(train)
         model = self._neighbours(rows, k)
-        own, other = model.kneighbors(rows), model.kneighbors(self.put(test))
-        return Graph(own[1], own[0], other[1], other[0], 1.0, "all pairs")
+        distance, index = self._query(model, rows, k)
+        test_distance, test_index = self._query(model, self.put(test), k)
+        return make_graph(distance, index, test_distance, test_index, 1.0, "all pairs")
 
     def umap(
         self, train: Any, test: Any, graph: Graph, wanted: Sequence[UmapSettings]
@@ -81,8 +85,8 @@ class CumlBackend:
         for settings in wanted:
             k = settings.n_neighbors
             graph_of_k = tuple(
-                self.cupy.ascontiguousarray(self.cupy.asarray(part)[:, :k])
-                for part in (graph.train_index, graph.train_distance)
+                np.ascontiguousarray(part[:, :k])
+                for part in (graph.train_index.astype(np.int64), graph.train_distance)
             )
             model = self._umap(
                 n_neighbors=k,
@@ -99,9 +103,7 @@ class CumlBackend:
 
     def search(self, fit: Any, queries: Any, k: int) -> np.ndarray:
         """Indices of the nearest rows of `fit`, (q, k), on the host."""
-        model = self._neighbours(self.put(fit), k)
-        index = model.kneighbors(self.put(queries), return_distance=False)
-        return self.cupy.asnumpy(index).astype(np.int64)
+        return self._query(self._neighbours(self.put(fit), k), self.put(queries), k)[1]
 
     def trustworthiness(self, rows: Any, embedded: Any, k: int) -> float:
         """Share of neighbours in the embedding that are neighbours among the rows too."""
@@ -113,3 +115,9 @@ class CumlBackend:
             n_neighbors=k, algorithm="brute", metric="euclidean", output_type="cupy"
         )
         return model.fit(rows)
+
+    def _query(self, model: Any, rows: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+        # The second pass: one pass computes distances as norms less a product, which blurs
+        # those that are small beside the norms.
+        distance, index = model.kneighbors(rows, k, two_pass_precision=True)
+        return self.cupy.asnumpy(distance), self.cupy.asnumpy(index).astype(np.int64)

@@ -107,17 +107,42 @@ def neighbour_graph(
     exact = len(points) <= EXACT_BELOW
     cells = 1 if exact else len(points) // 250
     index = Cells(points, cells=cells, probes=1 if exact else probes, seed=seed)
-    own_distance, own = _self_first(*index.query(points, k))
+    distance, own = index.query(points, k)
     test_distance, other = index.query(queries, k)
     recall = 1.0 if exact else _recall(index, own, seed)
     how = "all pairs" if exact else f"{cells} cells, {probes} looked at"
-    return Graph(
-        own.numpy().astype(np.int32),
-        own_distance.sqrt().numpy(),
-        other.numpy().astype(np.int32),
+    return make_graph(
+        distance.sqrt().numpy(),
+        own.numpy(),
         test_distance.sqrt().numpy(),
+        other.numpy(),
         recall,
         f"{how}; recall {recall:.4f} of {k} neighbours",
+    )
+
+
+def make_graph(
+    distance: np.ndarray,
+    index: np.ndarray,
+    test_distance: np.ndarray,
+    test_index: np.ndarray,
+    recall: float,
+    note: str,
+) -> Graph:
+    """A graph from what a search found, each training image first among its own neighbours."""
+    own = np.arange(len(index))[:, None]
+    is_own = index == own
+    is_own[~is_own.any(axis=1), -1] = True  # duplicates pushed it out: it takes the last's place
+    order = np.where(is_own, -1.0, distance).argsort(axis=1, kind="stable")
+    distance, index = (np.take_along_axis(part, order, 1) for part in (distance, index))
+    distance[:, 0], index[:, 0] = 0.0, own[:, 0]
+    return Graph(
+        index.astype(np.int32),
+        distance.astype(np.float32),
+        test_index.astype(np.int32),
+        test_distance.astype(np.float32),
+        recall,
+        note,
     )
 
 
@@ -132,18 +157,6 @@ def _kmeans(points: Tensor, cells: int, generator: torch.Generator, rounds: int 
         count = torch.bincount(member, minlength=cells)[:, None]
         centroids = torch.where(count > 0, sums / count.clamp(min=1), centroids)
     return centroids
-
-
-def _self_first(distance: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Put each point first among its own neighbours, also beside an equal one."""
-    own = torch.arange(len(index))[:, None]
-    is_own = index == own
-    # Where duplicates pushed the point itself out, it takes the place of the last.
-    is_own[~is_own.any(1), -1] = True
-    order = torch.where(is_own, -1.0, distance).argsort(dim=1, stable=True)
-    distance, index = distance.gather(1, order), index.gather(1, order)
-    distance[:, 0], index[:, 0] = 0.0, own[:, 0]
-    return distance, index
 
 
 def _recall(cells: Cells, found: Tensor, seed: int, sample: int = 500) -> float:

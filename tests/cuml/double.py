@@ -76,7 +76,6 @@ cupy = SimpleNamespace(
     float32=np.float32,
     asarray=_asarray,
     asnumpy=host,
-    ascontiguousarray=lambda a: DeviceArray(np.ascontiguousarray(a._host)),
     arange=lambda n: DeviceArray(np.arange(n)),
     abs=lambda a: DeviceArray(np.abs(a._host)),
     sign=lambda a: DeviceArray(np.sign(a._host)),
@@ -116,7 +115,9 @@ class UMAP:
         precomputed_knn=None,
         output_type=None,
     ) -> None:
-        assert precomputed_knn is None or precomputed_knn[0].shape[1] == n_neighbors
+        index, distance = precomputed_knn
+        assert index.shape == distance.shape == (len(index), n_neighbors)
+        assert (index[:, 0] == np.arange(len(index))).all()  # cuML wants each row itself first
         self.n_components = n_components
 
     def fit_transform(self, X, y=None):
@@ -143,7 +144,9 @@ class NearestNeighbors:
         self._reference = Reference(n_neighbors=self.n_neighbors, algorithm="brute").fit(host(X))
         return self
 
-    def kneighbors(self, X=None, n_neighbors=None, return_distance=True):
+    def kneighbors(
+        self, X=None, n_neighbors=None, return_distance=True, *, two_pass_precision=False
+    ):
         distance, index = self._reference.kneighbors(host(X), n_neighbors)
         pair = DeviceArray(distance.astype(np.float32)), DeviceArray(index.astype(np.int64))
         return pair if return_distance else pair[1]

@@ -87,18 +87,17 @@ def test_every_call_binds_to_the_real_signatures():
     }  # fmt: skip
 
 
-def test_attributes_that_the_backend_reads_are_documented_or_declared():
+def test_attributes_that_the_backend_reads_are_there():
     from cuml.decomposition import PCA
 
-    source = inspect.getsource(PCA) if not hasattr(PCA, "__pyx_vtable__") else PCA.__doc__
     for name in ("components_", "mean_", "explained_variance_ratio_"):
-        assert name in source
+        assert hasattr(PCA, name)
 
 
 def test_cupy_functions_exist():
     import cupy
 
-    for name in ("asarray", "asnumpy", "ascontiguousarray", "arange", "abs", "sign", "concatenate"):
+    for name in ("asarray", "asnumpy", "arange", "abs", "sign", "concatenate"):
         assert callable(getattr(cupy, name))
 
 
