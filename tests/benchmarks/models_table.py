@@ -89,7 +89,7 @@ def main() -> int:
             flags = " ".join(MODELS[model])
             rows.append(
                 f"| `{model}`{' `' + flags + '`' if flags else ''} | {loss} "
-                f"| {row['parameters']:,} | {row['steps_per_second']:.0f} | {row['epoch']:.0f} "
+                f"| {row['parameters']:,} | {row['steps_per_second']:.0f} | {row['epoch']:.2g} "
                 f"| {row['ssim']:.3f} | {row['psnr']:.1f} | {row['recon']:.1f} "
                 f"| {row['kl']:.1f} | {row['elbo']:.1f} |"
             )
