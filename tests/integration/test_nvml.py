@@ -209,11 +209,12 @@ def test_a_gpu_that_is_lost_later_is_one_warning(answers):
     assert "GPU is lost" in warnings[0]
 
 
-@pytest.mark.parametrize("rank", ["0", "1"])
-def test_no_library_is_one_warning_a_node(tmp_path, rank):
+def test_no_library_is_one_warning_a_node(tmp_path):
     (tmp_path / "libnvidia-ml.so.1").touch()  # hides a real one
-    case = {"env": {"CUDA_VISIBLE_DEVICES": "0,1", "LOCAL_RANK": rank}, "reads": 2}
-    [answer] = ask([case], LD_LIBRARY_PATH=str(tmp_path))
-    assert answer["uuid"] is None
-    assert all(value is None for record in answer["records"] for value in record.values())
-    assert len(answer["warnings"]) == (1 if rank == "0" else 0)
+    assigned = {"CUDA_VISIBLE_DEVICES": "0,1"}
+    cases = [{"env": {**assigned, "LOCAL_RANK": rank}, "reads": 2} for rank in "01"]
+    answers = ask(cases, LD_LIBRARY_PATH=str(tmp_path))
+    for answer, warnings in zip(answers, (1, 0), strict=True):
+        assert answer["uuid"] is None
+        assert all(value is None for record in answer["records"] for value in record.values())
+        assert len(answer["warnings"]) == warnings

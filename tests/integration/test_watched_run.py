@@ -140,7 +140,7 @@ def test_faults_of_nvml_do_not_stop_a_run_and_the_monitor_follows_it(place):
     status = place / "runs" / "live" / "status.json"
     try:
         wait_for(lambda: status.exists() and "running" in status.read_text())
-        screen = terminal([*words, "monitor", "runs/live", "--refresh", "0.2"], place, seconds=6)
+        screen = terminal([*words, "monitor", "runs/live", "--refresh", "0.2"], place, seconds=4)
     finally:
         train.send_signal(signal.SIGTERM)
         output, _ = train.communicate(timeout=120)
@@ -203,19 +203,19 @@ def limited(self, state):
     grown = int(open("/proc/self/statm").read().split()[0]) * 4096 + int(sys.argv[1]) * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (grown, resource.RLIM_INFINITY))
     make(self, state)
-    resource.setrlimit(resource.RLIMIT_AS, (grown + 200 * 2**20, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (grown + 400 * 2**20, resource.RLIM_INFINITY))
 Fit.__init__ = limited
 from launch.cli import main
 sys.exit(main(sys.argv[2:]))
 """
 BIG = ("train", "--data", "digits", "--no-cuda", "--tensorboard", "False", "--max-steps", "2")
-BIG += ("--batch-size", "1149", "--importance-samples", "64", "--objective", "iwae")
+BIG += ("--batch-size", "1149", "--importance-samples", "48", "--objective", "iwae")
 
 
 def test_out_of_memory_is_one_screen_a_snapshot_and_exit_1(place):
     assert resource.getrlimit(resource.RLIMIT_AS)[1] == resource.RLIM_INFINITY
     child = vae_dist(
-        *("300", *BIG, "--model-type", "fc", "--name", "oom"),
+        *("110", *BIG, "--model-type", "fc", "--name", "oom"),
         cwd=place,
         check=1,
         prefix=(sys.executable, "-c", LIMITED),
@@ -225,7 +225,7 @@ def test_out_of_memory_is_one_screen_a_snapshot_and_exit_1(place):
     assert len(report.splitlines()) < 24
     assert "--accumulate 2: micro-batches of 575 instead of 1149" in report
     assert "--find-batch-size True" in report
-    assert "importance-samples than 64" in report
+    assert "importance-samples than 48" in report
     run = place / "runs" / "oom"
     snapshot = json.loads((run / "oom-rank00000.json").read_text())
     assert snapshot["wanted_bytes"] > 2**20
@@ -236,7 +236,7 @@ def test_out_of_memory_is_one_screen_a_snapshot_and_exit_1(place):
 
 def test_find_batch_size_fits_the_same_run_into_the_same_memory(place):
     child = vae_dist(
-        *("300", *BIG, "--model-type", "fc", "--name", "found", "--find-batch-size"),
+        *("110", *BIG, "--model-type", "fc", "--name", "found", "--find-batch-size"),
         cwd=place,
         prefix=(sys.executable, "-c", LIMITED),
     )

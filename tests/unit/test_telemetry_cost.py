@@ -11,7 +11,7 @@ from vae_dist.telemetry.bench import TelemetryBenchConfig, measure
 
 @pytest.fixture(scope="module")
 def found():
-    return measure(TelemetryBenchConfig(pairs=3, turn_seconds=1.0), TelemetryConfig())
+    return measure(TelemetryBenchConfig(pairs=2, turn_seconds=1.0), TelemetryConfig())
 
 
 def test_telemetry_takes_less_than_a_hundredth_of_the_time(found):
