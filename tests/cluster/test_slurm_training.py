@@ -35,17 +35,22 @@ def test_requeued_by_hand(jobs, undisturbed):
     assert "requeue 1 of" not in jobs.log("requeued", job)
 
 
-def test_preempted_by_a_higher_partition(jobs, undisturbed, tmp_path):
-    job = jobs.submit("preempted")
-    jobs.wait_for_step("preempted", 12)
+@pytest.mark.parametrize("partition", ["debug", "grace"])
+def test_preempted_by_a_higher_partition(jobs, undisturbed, tmp_path, partition):
+    # At once, by TERM and Slurm's own requeue; or by USR2 with a time of grace.
+    name = f"preempted-{partition}"
+    job = jobs.submit(name, options=("--nodes=2", f"--partition={partition}"))
+    jobs.wait_for_step(name, 12)
     urgent = jobs.slurm.submit(
         *("--partition=high", "--nodes=2", "--exclusive", f"--output={tmp_path}/urgent"),
         *("--wrap", "srun --ntasks-per-node=1 sleep 1"),
     )
     jobs.wait_for_requeue(job)
     assert jobs.wait(urgent) == "COMPLETED"
-    jobs.check_resumed("preempted", job, undisturbed)
+    jobs.check_resumed(name, job, undisturbed)
     assert jobs.slurm.job(job)["Restarts"] == "1"
+    assert ("preempted: requeue" in jobs.log(name, job)) == (partition == "grace")
+    assert "requeue 1 of" not in jobs.log(name, job)
 
 
 def test_signalled_by_scancel(jobs, undisturbed):
