@@ -44,7 +44,7 @@ SelectTypeParameters=CR_Core
 GresTypes=gpu
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-PreemptParameters=send_user_signal
+SlurmctldParameters=preempt_send_user_signal
 JobRequeue=1
 JobCompType=jobcomp/none
 AccountingStorageType=accounting_storage/none
@@ -137,7 +137,7 @@ class SlurmCluster:
         self.command("scancel", "--user=root", check=False)
         try:
             wait_until(lambda: not self.command("squeue", "-h"), "jobs to end", timeout=40)
-        except TimeoutError:
+        except (TimeoutError, RuntimeError):  # RuntimeError: there is no slurmctld to ask
             self.command("scancel", "--user=root", "--signal=KILL", "--full", check=False)
         for daemon in reversed(self.daemons):
             daemon.send_signal(signal.SIGTERM)
