@@ -70,7 +70,7 @@ def test_time_limit_is_announced_and_requeues(jobs, undisturbed):
     jobs.slurm.command("scancel", "--signal=STOP", job)
     jobs.slurm.command("scontrol", "update", f"JobId={job}", "TimeLimit=1")
     wait_until(
-        lambda: "the time limit is near" in jobs.log("limited", job),
+        lambda: "USR2: near the time limit" in jobs.log("limited", job),
         "USR2 at the batch shell",
         timeout=70,
         explain=jobs.explain,
