@@ -39,9 +39,9 @@ class Augment:
         Drawn on the CPU for the whole global batch; this process's part is taken on the
         device where `batch` lies, without waiting for it.
         """
-        generator = torch.Generator()
+        generator = torch.Generator("cpu")
         generator.manual_seed(derive_seed(self.seed, "augment", batch.epoch, batch.step))
-        draws = torch.rand(2, batch.size, generator=generator)
+        draws = torch.rand(2, batch.size, generator=generator, device="cpu")
         draws = draws.to(batch.position.device, non_blocking=True)[:, batch.position]
         return draws[0] < self.flip_probability, (2 * draws[1] - 1) * self.max_angle
 

@@ -1,0 +1,73 @@
+"""Batches on a device.
+
+torch's meta device stands for the GPU: it, too, refuses what mixes with tensors of the CPU.
+"""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from data_pipeline.augment import Augment
+from data_pipeline.batch import Arrays, Batch
+from data_pipeline.loader import LoaderConfig
+from data_pipeline.memory import MemoryLoader
+from data_pipeline.order import World
+from data_pipeline.prefetch import on_device, prefetch
+
+
+def held(count=20, **settings):
+    images = np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    arrays = Arrays(images, np.arange(count), np.arange(count))
+    return MemoryLoader(arrays, 8, World(), 0, True, LoaderConfig(**settings))
+
+
+def tensors(batch):
+    return {
+        f.name: t for f in fields(Batch) if isinstance(t := getattr(batch, f.name), torch.Tensor)
+    }
+
+
+def test_augment_stays_on_the_device():
+    position = torch.arange(6, device="meta")
+    images = torch.zeros(6, 1, 9, 9, device="meta")
+    batch = Batch(images, position, position, position, size=12, epoch=0, step=0)
+    augmented = Augment(0)(images, batch)
+    assert augmented.device.type == "meta"
+    assert augmented.shape == images.shape
+
+
+def test_a_set_held_on_the_device_gives_batches_there():
+    for batch in held(data_device="meta").batches():
+        assert {t.device.type for t in tensors(batch).values()} == {"meta"}
+        assert batch.images.dtype == torch.uint8
+
+
+def test_batches_go_to_the_device_in_order():
+    plain = list(held().batches())
+    for one, other in zip(on_device(held().batches(), torch.device("cpu")), plain, strict=True):
+        assert all(torch.equal(t, tensors(other)[name]) for name, t in tensors(one).items())
+    moved = list(on_device(held().batches(), torch.device("meta")))
+    assert [len(b) for b in moved] == [8, 8, 4]
+    assert {t.device.type for b in moved for t in tensors(b).values()} == {"meta"}
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_prefetch_keeps_order_and_raises_in_place(depth):
+    def items():
+        yield from range(5)
+        raise KeyError("here")
+
+    ahead = prefetch(items(), depth)
+    assert [next(ahead) for _ in range(5)] == list(range(5))
+    with pytest.raises(KeyError, match="here"):
+        next(ahead)
+
+
+def test_prefetch_stays_within_its_depth():
+    made = []
+    ahead = prefetch((made.append(i) or i for i in range(100)), 2)
+    next(ahead)
+    ahead.close()
+    assert len(made) <= 1 + 2 + 2
