@@ -1,6 +1,8 @@
+import gzip
 import os
 import pty
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from data_pipeline.sources import SourceConfig, load_source
 from data_pipeline.verify import verify
 from launch.cli import main
 from launch.prepare import prepare_missing
+from tests.integration.faulty_server import faulty_server
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
@@ -127,3 +130,21 @@ def test_arrays(tmp_path, capsys):
     assert main(["prepare", "--dataset", "npz", "--source", source, "--out", out]) == 0
     assert "tiny: 1x5x5 images, 5 classes" in capsys.readouterr().out
     assert verify(out) == []
+
+
+def test_the_environment_may_name_a_mirror(tmp_path, capsys, monkeypatch):
+    rng = np.random.default_rng(0)
+    with faulty_server() as server:
+        for part, count in (("train", 60), ("t10k", 20)):
+            images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+            head = struct.pack(">BBBBIII", 0, 0, 8, 3, count, 28, 28)
+            content = gzip.compress(head + images.tobytes())
+            server.files[f"{part}-images-idx3-ubyte.gz"] = content
+            labels = np.arange(count, dtype=np.uint8) % 10
+            content = gzip.compress(struct.pack(">BBBBI", 0, 0, 8, 1, count) + labels.tobytes())
+            server.files[f"{part}-labels-idx1-ubyte.gz"] = content
+        monkeypatch.setenv("VAE_DIST_MIRROR", server.url)
+        words = ["--dataset", "kmnist", "--check-sums", "False", "--out", str(tmp_path / "out")]
+        assert main(["prepare", *words, "--download-dir", str(tmp_path / "raw")]) == 0
+    assert f"downloaded {server.url}/train-images-idx3-ubyte.gz" in capsys.readouterr().err
+    assert verify(str(tmp_path / "out")) == []
