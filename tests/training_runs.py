@@ -32,6 +32,7 @@ SCENARIOS: dict[str, dict[str, object]] = {
     "accumulate": {"accumulate": 3},
     "stream": {"loader": "stream"},
     "stream_workers": {"loader": "stream", "workers": 2},
+    "bad_shard": {"loader": "stream", "on_bad_shard": "skip"},  # on a damaged copy of the data
     "balance": {"do_running_mean": True},
     "augment": {"do_augs": True},
     "iwae": {"objective": "iwae", "importance_samples": 3},
@@ -76,6 +77,8 @@ def run_all(out: Path, data: Path, batch_size: int, names: list[str]) -> None:
     for name in names:
         settings = {**COMMON, **SCENARIOS.get(name, {}), "batch_size": batch_size}
         settings |= {"runs_dir": out, "name": name, "data": data}
+        if name == "bad_shard":
+            settings["data"] = f"{data}_bad"
         if name == "resumed":  # from the middle of an epoch of the one-process run
             settings["resume"] = out.parent / "world1" / "plain" / "checkpoints" / "step-00000002"
         code = main(flags(settings))

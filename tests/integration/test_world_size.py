@@ -1,5 +1,7 @@
 """A training is the same on 1, 2 and 4 processes, and after a resume on another number."""
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,6 +22,10 @@ class Runs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         data = written(folder / "data", digits(), block_size=32, samples_per_shard=300)
+        bad = shutil.copytree(folder / "data", folder / "data_bad") / "train-000001.tar"
+        content = bytearray(bad.read_bytes())
+        content[len(content) // 2] ^= 1
+        bad.write_bytes(content)
         self.count = data.manifest.splits["train"].count
         # The last batch holds 1 to 3 images: fewer than four processes.
         self.batch = next(b for b in range(240, 400) if 0 < self.count % b < 4)
@@ -77,6 +83,14 @@ def test_scenarios_differ(runs: Runs) -> None:
     last.pop("accumulate")
     last.pop("stream_workers", None)
     assert len(set(last.values())) == len(last)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_a_bad_shard_is_left_out_whole_and_counted(runs: Runs, world: int) -> None:
+    status = json.loads((runs.path(world, "bad_shard") / "status.json").read_text())
+    assert list(status["left_out"]) == ["train-000001.tar"]
+    steps = -(-(runs.count - 300) // runs.batch)
+    assert metrics(runs.path(world, "bad_shard"), "train")[-1]["step"] == 2 * steps
 
 
 @pytest.mark.parametrize("world", [2, 4])
