@@ -107,6 +107,13 @@
   };
 
   let pointer = [0, 0];
+  let touched = null; // number of the panel that a finger touched last
+  document.addEventListener("pointerdown", (event) => {
+    pointer = [event.clientX, event.clientY];
+    const panel = event.target.closest?.(".panel")?.querySelector("select").dataset.panel;
+    touched = event.pointerType === "touch" && panel !== undefined ? Number(panel) : null;
+    if (touched !== null) card.hidden = true;
+  }, { capture: true });
   const put = () => {
     const [x, y] = pointer;
     const [width, height] = [card.offsetWidth, card.offsetHeight];
@@ -116,11 +123,18 @@
   };
   document.addEventListener("pointermove", (event) => {
     pointer = [event.clientX, event.clientY];
-    if (card.hidden) return;
+    if (card.hidden || event.pointerType === "touch") return;
     if (event.target.closest?.(".plot")) put();
     else card.hidden = true;
   });
   document.addEventListener("scroll", () => (card.hidden = true), { passive: true });
+
+  const showCard = (i, panel) => {
+    card.hidden = false;
+    draw(card.querySelector("canvas"), i);
+    card.querySelector("div").replaceChildren(...describe(i, panel));
+    put();
+  };
 
   const gallery = document.getElementById("gallery");
   const summary = document.getElementById("selected");
@@ -128,17 +142,12 @@
 
   window.explorer = {
     hover(indices, panel) {
-      if (!indices.length) {
-        card.hidden = true;
-        return;
-      }
-      const i = indices[indices.length - 1];
-      card.hidden = false;
-      draw(card.querySelector("canvas"), i);
-      card.querySelector("div").replaceChildren(...describe(i, panel));
-      put();
+      if (touched !== null) return; // a tap shows the card through its selection
+      if (indices.length) showCard(indices[indices.length - 1], panel);
+      else card.hidden = true;
     },
     select(indices) {
+      if (touched !== null && indices.length) showCard(indices[0], touched);
       if (!indices.length) {
         summary.textContent = "Nothing selected.";
         gallery.replaceChildren();

@@ -211,6 +211,7 @@ def test_dark_and_light(browser: Any, page: str) -> None:
 def test_a_phone_scrolls_in_one_direction_only(browser: Any, page: str) -> None:
     metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
     try:
         _open(browser, page)
         width = browser.execute_script("return document.documentElement.scrollWidth")
@@ -219,18 +220,24 @@ def test_a_phone_scrolls_in_one_direction_only(browser: Any, page: str) -> None:
             "return [...document.querySelectorAll('.plot')].map(p => p.getBoundingClientRect().width)"
         )
         assert all(300 < size <= 390 for size in plots)
+        # a finger on a map scrolls the page, and a tap on an image shows it
+        middle = _zoom(browser, panel=1, point=7)
+        before = browser.execute_script("return scrollY")
+        _touch(browser, middle, up=0)
+        _wait(browser, "!document.getElementById('card').hidden")
+        assert "KNN here says" in browser.find_element("id", "card").text
+        _touch(browser, middle, up=150)
+        _wait(browser, f"scrollY > {before} + 50")
     finally:
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def _hover(browser: Any, *, panel: int, point: int) -> dict[str, Any]:
-    """Move the mouse onto a point of a map; return what the card shows."""
-    from selenium.webdriver import ActionChains
-
+def _zoom(browser: Any, *, panel: int, point: int) -> tuple[int, int]:
+    """Zoom a map in on a point, so that no other lies on top; return where it is in the window."""
     browser.execute_script(
         "document.querySelectorAll('.plot')[arguments[0]].scrollIntoView({block: 'center'})", panel
     )
-    # zoom in on the point first, so that no other lies on top of it
     browser.execute_async_script(
         """
         const [panel, point, done] = arguments;
@@ -246,7 +253,7 @@ def _hover(browser: Any, *, panel: int, point: int) -> dict[str, Any]:
         panel,
         point,
     )
-    middle = browser.execute_script(
+    x, y = browser.execute_script(
         """
         const view = Bokeh.index.find_one_by_id(
           Bokeh.documents[0].get_model_by_name(`panel-${arguments[0]}`).id);
@@ -256,9 +263,30 @@ def _hover(browser: Any, *, panel: int, point: int) -> dict[str, Any]:
         """,
         panel,
     )
+    return int(x), int(y)
+
+
+def _touch(browser: Any, at: tuple[int, int], *, up: int) -> None:
+    """Put a finger down, move it up by so many pixels and lift it."""
+
+    def send(kind: str, points: list[dict[str, int]]) -> None:
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    x, y = at
+    send("touchStart", [{"x": x, "y": y}])
+    for moved in range(10, up + 1, 10):
+        send("touchMove", [{"x": x, "y": y - moved}])
+    send("touchEnd", [])
+
+
+def _hover(browser: Any, *, panel: int, point: int) -> dict[str, Any]:
+    """Move the mouse onto a point of a map; return what the card shows."""
+    from selenium.webdriver import ActionChains
+
+    x, y = _zoom(browser, panel=panel, point=point)
     actions = ActionChains(browser)
-    actions.w3c_actions.pointer_action.move_to_location(int(middle[0]) - 30, int(middle[1]))
-    actions.w3c_actions.pointer_action.move_to_location(int(middle[0]), int(middle[1]))
+    actions.w3c_actions.pointer_action.move_to_location(x - 30, y)
+    actions.w3c_actions.pointer_action.move_to_location(x, y)
     actions.perform()
     _wait(browser, "!document.getElementById('card').hidden")
     found: dict[str, Any] = browser.execute_script(
