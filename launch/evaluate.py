@@ -10,6 +10,7 @@ if __name__ == "__main__":  # a launcher runs this file: put the project, not la
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from evaluation.evaluate import EvaluateConfig, evaluate
 from evaluation.results import Results, leaderboard
@@ -30,6 +31,8 @@ class EvaluateOutputConfig:
     """Print the leaderboard and what failed as one JSON object, and nothing else, to stdout."""
     cpu: bool = False
     """Run models on the CPU, also where there is a GPU."""
+    projector: Path | None = None
+    """Folder for the embeddings and a sprite of images, for tensorboard --logdir FOLDER."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,11 +61,15 @@ def main(argv: Sequence[str]) -> int:
             state.destroy_process_group()
     if results is None:
         return 0
+    out = config.out or Path("eval") / results.dataset
+    if output.projector is not None:
+        from evaluation.projector import write_projector
+
+        write_projector(out, output.projector)
     if output.json:
         print(json.dumps(summary(results)))
     else:
         print_table(results)
-        out = config.out or f"eval/{results.dataset}"
         print(
             f"{'report' if config.report else 'results'}: {out}/{'report.html' if config.report else 'results.json'}"
         )
