@@ -184,11 +184,11 @@ def check_processes() -> Iterator[Finding]:
         words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(path)]
         try:
             child = subprocess.run(
-                [sys.executable, *words], capture_output=True, text=True, timeout=90
+                [sys.executable, *words], capture_output=True, text=True, timeout=150
             )
         except subprocess.TimeoutExpired:
             mend = "look at the host name, firewall and GLOO_SOCKET_IFNAME"
-            yield Finding("two processes", "error", "do not meet within 90 s", mend)
+            yield Finding("two processes", "error", "do not meet within 150 s", mend)
             return
     if child.returncode:
         last = (child.stderr.strip().splitlines() or ["no word"])[-1]
@@ -226,7 +226,7 @@ CHECKS: dict[str, tuple[Callable[[], Iterator[Finding]], float]] = {
     "evaluation": (check_cuml, CUML_SECONDS + 20),
     "data": (check_sources, 120),
     "network": (check_network, 30),
-    "processes": (check_processes, 100),
+    "processes": (check_processes, 160),
     "slurm": (check_slurm, 20),
 }
 """Groups of checks, and how many seconds each may take."""

@@ -20,7 +20,7 @@ def doctor(*words, cwd, **variables):
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
     )
     assert "Traceback" not in child.stderr
     return child

@@ -23,7 +23,7 @@ TRAIN = ("--model-type", "fc_conv", "--batch-size", "64", "--telemetry-interval"
 TRAIN += ("--tensorboard", "False", "--no-cuda", "--epochs", "2")
 
 
-def vae_dist(*words, cwd, check=0, timeout=200, prefix=(), **variables):
+def vae_dist(*words, cwd, check=0, timeout=280, prefix=(), **variables):
     command = [*(prefix or (sys.executable, "-m", "launch.cli")), *map(str, words)]
     child = subprocess.run(
         command,

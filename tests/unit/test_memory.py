@@ -81,6 +81,14 @@ def test_the_dry_run_sees_the_copies_that_autocast_makes():
     assert real <= dry <= real + 256 * 784 * 4
 
 
+@pytest.mark.parametrize("model_type", ["fc", "fc_conv", "fcn", "fcns", "fcns_1n", "conv"])
+def test_every_model_has_a_dry_run(model_type):
+    for settings in ({}, {"prior": "vamp"}, {"objective": "iwae", "importance_samples": 3}):
+        model = build_model(ModelConfig(model_type=model_type, conditional=True), SHAPE, 10)
+        module = Objective(model, LossConfig(**settings))
+        assert activation_bytes(module, 8, SHAPE, 3 if "objective" in settings else 1, "bf16")
+
+
 def test_an_operation_without_a_dry_run_leaves_the_activations_open():
     module = objective()
     encode = module.model.encode
