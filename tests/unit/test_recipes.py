@@ -1,8 +1,10 @@
 """Recipes: launch/accelerate, launch/presets and slurm/, read by the programs they are for."""
 
 import dataclasses
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 YAML = sorted((REPOSITORY / "launch" / "accelerate").glob("*.yaml"))
 SCRIPTS = sorted([*REPOSITORY.glob("slurm/*.sh"), *REPOSITORY.glob("slurm/*.sbatch")])
 CONTAINER = sorted(REPOSITORY.glob("launch/container/*.sh"))
+
+SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
 
 @pytest.mark.parametrize("path", YAML, ids=lambda path: path.stem)
@@ -32,10 +36,10 @@ def test_there_is_a_configuration_for_each_size():
     assert {path.stem for path in YAML} == {"cpu", "multi_gpu", "multi_node", "single_gpu"}
 
 
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not on PATH")
+@pytest.mark.skipif(not SHELLCHECK, reason="shellcheck is not installed")
 def test_shell_scripts_are_clean():
     done = subprocess.run(
-        ["shellcheck", "--external-sources", *map(str, SCRIPTS + CONTAINER)],
+        [SHELLCHECK, "--external-sources", *map(str, SCRIPTS + CONTAINER)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
