@@ -153,7 +153,8 @@ def test_ranks_of_a_killed_launcher_save_and_leave(torchrun, one_process, host):
     torchrun.wait(3 * PATIENCE)
     result = torchrun.checkout.run_of(name)
     assert (result.status["state"], result.status["exit_code"]) == ("stopped", 75)
-    torchrun.check_resumes(one_process)
+    if host == 1:  # once is enough: it takes as long as all the rest
+        torchrun.check_resumes(one_process)
 
 
 def test_elastic_run_goes_on_after_a_lost_rank_and_with_the_host_that_is_left(
