@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -139,12 +140,17 @@ def bench_data(
         measure("webdataset alone, PNGs", lambda: _webdataset_images(samples, config))
         pictures = _write_pictures(samples, root / "pictures")
         measure("torchvision ImageFolder and DataLoader", lambda: _torchvision(pictures, config))
-        if importlib.util.find_spec("streaming"):
-            mds = _write_mds(samples, root / "mds")
-            measure("mosaicml-streaming", lambda: _mosaicml(mds, config))
-        if importlib.util.find_spec("litdata"):
-            lit = _write_litdata(samples, root / "litdata")
-            measure("litdata", lambda: _litdata(lit, config))
+        for name, module, convert, read_epoch in (
+            ("mosaicml-streaming", "streaming", _write_mds, _mosaicml),
+            ("litdata", "litdata", _write_litdata, _litdata),
+        ):
+            if not importlib.util.find_spec(module):
+                continue
+            try:
+                converted = convert(samples, root / module)
+                measure(name, partial(read_epoch, converted, config))
+            except Exception as error:  # another library's trouble is no reason to stop
+                say(f"{name}: failed ({error})")
     return {
         "schema": 1,
         "data": {"name": data.manifest.name, "image_shape": list(data.manifest.image_shape)},
