@@ -292,7 +292,7 @@ def _decoded(png: bytes) -> np.ndarray:
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as picture:
-        return np.asarray(picture)
+        return np.array(picture)
 
 
 @contextlib.contextmanager
