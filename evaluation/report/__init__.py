@@ -28,7 +28,8 @@ from evaluation.results import write_text
 __all__ = ["MOST_BYTES", "write_report"]
 
 MOST_BYTES = 15_000_000  # a report above this is not written
-_QUALITY = 85  # of an inlined picture, as WebP
+_QUALITIES = (85, 60, 30)  # of an inlined picture, as WebP: the first that fits
+_MOST_PICTURE_BYTES = 350_000
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,10 @@ def _inline(picture: np.ndarray) -> str:
     """Return a picture as a data URL."""
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="WEBP", quality=_QUALITY, method=2)
+    image = Image.fromarray(picture)
+    for quality in _QUALITIES:
+        buffer = io.BytesIO()
+        image.save(buffer, format="WEBP", quality=quality, method=2)
+        if len(buffer.getvalue()) <= _MOST_PICTURE_BYTES:
+            break
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

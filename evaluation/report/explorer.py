@@ -16,6 +16,7 @@ from evaluation.folder import Folder
 PANELS = 3
 _LARGEST_CELL = 48  # pixels; larger images are made smaller for the page
 _SPRITE_COLUMNS = 64
+_MOST_SPRITE_BYTES = 3_000_000
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,20 @@ def sprite(images: np.ndarray) -> tuple[str, int, list[int]]:
     room = np.zeros((rows * columns - len(shown), *shown.shape[1:]), dtype=np.uint8)
     grid = np.concatenate([shown, room]).reshape(rows, columns, *shown.shape[1:])
     sheet = np.swapaxes(grid, 1, 2).reshape(rows * height, columns * width, *shown.shape[3:])
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(sheet)).save(buffer, format="PNG", optimize=True)
-    url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    picture = Image.fromarray(np.ascontiguousarray(sheet))
+    kind, packed = "png", _packed(picture, format="PNG", optimize=True)
+    for quality in (85, 60, 30):  # photographs do not fit without loss
+        if len(packed) <= _MOST_SPRITE_BYTES:
+            break
+        kind, packed = "webp", _packed(picture, format="WEBP", quality=quality, method=2)
+    url = f"data:image/{kind};base64,{base64.b64encode(packed).decode()}"
     return url, columns, [width, height]
+
+
+def _packed(picture: Any, **settings: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, **settings)
+    return buffer.getvalue()
 
 
 def _bounds(points: np.ndarray) -> list[float]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import evaluation.report
 from evaluation.report import MOST_BYTES, write_report
+from evaluation.report.explorer import sprite
 from evaluation.results import Failure, read_results, write_results
 
 NASTY = ("<b>", "<img src=x", "onerror=alert(1)>")
@@ -63,6 +68,15 @@ def test_failed_runs_are_named(evaluation_folder: Path, tmp_path: Path) -> None:
     html = write_report(tmp_path).read_text(encoding="utf-8")
     assert "runs/broken&lt;1&gt;" in html
     assert "cut short" in html
+
+
+def test_photographs_fit_too() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3000, 3, 64, 48), dtype=np.uint8)
+    url, columns, (width, height) = sprite(noise)
+    assert len(url) < 5_000_000
+    assert (columns, width, height) == (64, 36, 48)
+    with Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))) as sheet:
+        assert sheet.size == (64 * 36, 47 * 48)
 
 
 def test_too_large_a_report_is_refused(
