@@ -46,6 +46,8 @@ class BenchEvaluateConfig:
     """Use so many of the training images; 0: all."""
     dims: tuple[int, ...] = (2, 10)
     """Dimensions of PCA and UMAP."""
+    umap: bool = True
+    """Time UMAP too, which takes most of the time."""
     repeats: int = 5
     """Samples of labels that the test figure is repeated over."""
     seed: int = 42
@@ -80,7 +82,8 @@ def bench_evaluate(
         raise ValueError(f"{config.data}: has images without labels; KNN needs them")
     pixels, queries = train.rows()[rows], test.rows()
     labels = train.labels[rows], test.labels
-    _compile_umap()
+    if config.umap:
+        _compile_umap()
     ours, items, figures = _ours(config, pixels, queries, labels, tell)
     theirs, variances, cells = _straightforward(config, pixels, queries, labels, items, tell)
     own = {
@@ -151,7 +154,8 @@ def _ours(
             dims=config.dims,
             seed=config.seed,
         )
-        items = list(methods.embeddings(("pca", "umap"), []))
+        compared = ("pca", "umap") if config.umap else ("pca",)
+        items = list(methods.embeddings(compared, []))
         sample = reference_rows(len(test), config.seed)
         protocol = make_protocol("quick", config.seed, config.repeats)
         measure = Measure(protocol, backends, test[sample], sample)
@@ -174,7 +178,6 @@ def _straightforward(
     items: list[Item],
     tell: Callable[[str], None],
 ) -> tuple[dict[str, float], dict[int, float], dict[Any, list[float]]]:
-    import umap
     from sklearn.decomposition import PCA
 
     seconds = dict.fromkeys(("pca", "umap", "knn"), 0.0)
@@ -186,21 +189,11 @@ def _straightforward(
         pca.transform(train), pca.transform(test)
         seconds["pca"] += time.perf_counter() - start
         variances[dim] = float(pca.explained_variance_ratio_.sum())
-        tell(f"straightforward: umap {dim}")
-        start = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = umap.UMAP(
-                n_neighbors=5,
-                min_dist=0.1,
-                n_components=dim,
-                init="random",
-                random_state=config.seed,
-                n_jobs=1,
-            )
-            model.fit_transform(train)
-            model.transform(test)
-        seconds["umap"] += time.perf_counter() - start
+        if config.umap:
+            tell(f"straightforward: umap {dim}")
+            start = time.perf_counter()
+            _umap_alone(train, test, dim, config.seed)
+            seconds["umap"] += time.perf_counter() - start
     cells: dict[Any, list[float]] = {}
     for item in items:
         tell(f"straightforward: knn {item.embedding.id}")
@@ -208,6 +201,18 @@ def _straightforward(
         cells |= _every_cell(config, item, labels)
         seconds["knn"] += time.perf_counter() - start
     return seconds, variances, cells
+
+
+def _umap_alone(train: np.ndarray, test: np.ndarray, dim: int, seed: int) -> None:
+    import umap
+
+    model = umap.UMAP(
+        n_neighbors=5, min_dist=0.1, n_components=dim, init="random", random_state=seed, n_jobs=1
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit_transform(train)
+        model.transform(test)
 
 
 def _every_cell(

@@ -33,13 +33,14 @@ class Stages:
         """Time a block; the block may change the record's backend and note."""
         self.tell(f"{name} {embedding}" if embedding else name)
         record = Stage(stage=name, embedding=embedding, backend=backend, seconds=0.0, note=note)
-        timer = StageTimer(self.device)
+        device = backend if backend.startswith("cuda") else self.device
+        timer = StageTimer(device)
         try:
             with timer:
                 yield record
         finally:
             record.seconds = timer.seconds
             record.peak_memory_bytes = (
-                timer.peak_device_bytes if self.device != "cpu" else timer.peak_memory_bytes
+                timer.peak_memory_bytes if device == "cpu" else timer.peak_device_bytes
             )
             self.done.append(record)

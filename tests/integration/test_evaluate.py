@@ -1,8 +1,10 @@
 """The evaluation, whole, on scikit-learn's digits."""
 
 import csv
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +14,12 @@ import pytest
 import torch
 
 from data_pipeline.order import World
+from evaluation.bench import BenchEvaluateConfig, bench_evaluate
 from evaluation.evaluate import EvaluateConfig, evaluate
 from evaluation.results import read_arrays, read_results
 from evaluation.runs import read_splits
-from tests.data_folders import digits, written
+from launch.cli import main as cli
+from tests.data_folders import digits, drawn, written
 from vae_dist.checkpoint import link, save_checkpoint, write_json
 from vae_dist.losses import LossConfig
 from vae_dist.models import ModelConfig, build_model
@@ -132,6 +136,43 @@ def test_baselines_without_runs(tmp_path, data):
     )
     results = evaluate(config)
     assert [item.id for item in results.embeddings] == ["pca-2", "pca-10"]
+
+
+def test_command_lists_a_broken_run_and_exits_with_1(tmp_path, data, runs, capsys):
+    torn = tmp_path / "torn"
+    shutil.copytree(runs[1], torn, symlinks=True)
+    weights = next(torn.glob("checkpoints/step-*/model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    words = ["--data", data.path, "--runs", str(torn), str(runs[0]), "--out", str(tmp_path / "o")]
+    words += ["--methods", "vae", "--backend", "cpu", "--report", "False", "--cpu", "True"]
+    assert cli(["evaluate", *words, "--json", "True"]) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert [failure["run"] for failure in printed["failed"]] == [str(torn)]
+    assert [line["embedding"] for line in printed["leaderboard"]] == ["vae-4-one"]
+    assert cli(["evaluate", *words, "--protocol", "long"]) == 2
+    assert "--protocol long" in capsys.readouterr().err
+    assert cli(["evaluate", "--data", str(tmp_path)]) == 2
+    assert "manifest.json" in capsys.readouterr().err
+
+
+def test_run_of_another_shape_is_left_out(tmp_path, data):
+    other = written(tmp_path / "other", drawn(shape=(1, 6, 6)))
+    run = write_run(tmp_path / "small", other)
+    config = EvaluateConfig(
+        runs=(run,), data=data.path, out=tmp_path / "o", methods=("pca",), backend="cpu"
+    )
+    results = evaluate(dataclasses.replace(config, report=False))
+    assert "trained on images 1x6x6, the data holds 1x8x8" in results.failed[0].error
+    assert results.embeddings
+
+
+def test_bench_finds_the_same_figures(data):
+    config = BenchEvaluateConfig(data=data.path, train_images=600, umap=False, repeats=1)
+    found = bench_evaluate(config)
+    assert found["differences"]["knn_accuracy"] == 0
+    assert found["differences"]["explained_variance"] < 1e-6
+    assert found["differences"]["cells"] > 10
+    assert found["total_seconds"]["here"] > 0
 
 
 @pytest.mark.parametrize(
