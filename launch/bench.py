@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 BENCHES = {
     "data": ("launch.bench_data", "writing and reading images, beside other libraries"),
-    "evaluate": ("launch.bench_evaluate", "fitting and scoring methods, by backend"),
     "telemetry": ("launch.bench_telemetry", "what the sampler costs a training step"),
     "evaluate": ("launch.bench_evaluate", "the comparison, beside the straightforward way"),
 }

@@ -102,14 +102,14 @@ def print_table(results: Results) -> None:
         "embedding",
         "KNN test",
         "k",
-        "95 % interval",
+        "± (95 %)",
         "trustworthiness",
         "SSIM",
         "ELBO",
     ):
         table.add_column(column, justify="left" if column == "embedding" else "right")
     for line in leaderboard(results):
-        bounds = "" if line["ci_low"] is None else f"{line['ci_low']:.4f} .. {line['ci_high']:.4f}"
+        bounds = "" if line["ci_low"] is None else f"{(line['ci_high'] - line['ci_low']) / 2:.4f}"
         table.add_row(
             line["title"],
             _figure(line["knn_test_accuracy"], 4),
