@@ -128,7 +128,7 @@ def _compile_umap() -> None:
     rows = np.random.default_rng(0).normal(size=(5000, 4)).astype(np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = umap.UMAP(n_epochs=2, init="random", random_state=0, n_jobs=1).fit(rows)
+        model = umap.UMAP(n_epochs=6, init="random", random_state=0, n_jobs=1).fit(rows)
         model.transform(rows[:10])
 
 
