@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.search import EXACT_BELOW, Graph, neighbour_graph
+from evaluation.search import Graph, neighbour_graph
 from evaluation.voting import search_cpu
+
+PROCESSES_FROM = 30_000  # images; below, a process costs more (umap's import) than it saves
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class CpuBackend:
         """
         tasks = [(settings, graph) for settings in wanted]
         processes = min(len(tasks), available_cpus())
-        if processes > 1 and len(graph.train_index) > EXACT_BELOW:
+        if processes > 1 and len(graph.train_index) >= PROCESSES_FROM:
             with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
                 return list(pool.map(fit_umap, *zip(*tasks, strict=True)))
         return [fit_umap(*task) for task in tasks]
