@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -24,11 +25,14 @@ class Loaders:
     train, val : Loader
     left_out : dict of str to str
         Shards that ``--on-bad-shard skip`` leaves out, and what is wrong with each.
+    order : dict
+        What the order of the images follows from, beside the counters.
     """
 
     train: Loader
     val: Loader
     left_out: dict[str, str]
+    order: dict[str, Any]
 
 
 def open_loaders(data: DataFolder, settings: Settings, accelerator: Accelerator) -> Loaders:
@@ -66,4 +70,16 @@ def open_loaders(data: DataFolder, settings: Settings, accelerator: Accelerator)
         )
         for split in SPLITS
     )
-    return Loaders(train, val, dict(sorted(left_out.items())))
+    order: dict[str, Any] = {
+        "data": data.manifest.fingerprint,
+        "left out": sorted(left_out),
+        "--seed": settings.run.seed,
+        "--batch-size": settings.run.batch_size,
+        "--loader": train.mode,
+    }
+    if train.mode == "stream":
+        order |= {
+            "--lanes": settings.loader.lanes,
+            "--shuffle-window": settings.loader.shuffle_window,
+        }
+    return Loaders(train, val, dict(sorted(left_out.items())), order)

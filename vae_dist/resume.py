@@ -44,6 +44,8 @@ def capture(state: TrainState) -> dict[str, Any]:
         "window": window.cpu(),
         "epoch_sums": state.reduce(state.epoch_sums).cpu(),
         "steps_per_epoch": state.steps_per_epoch,
+        "optimizer_type": state.settings.optim.optimizer,
+        "order": state.order,
     }
 
 
@@ -117,13 +119,13 @@ def restore(state: TrainState, checkpoints: Path) -> str:
         checkpoint = resolve_checkpoint(Path(resume), which="last")
     weights, trainer, meta = load_checkpoint(checkpoint)
     _load_weights(state, weights, checkpoint)
-    if trainer["steps_per_epoch"] != state.steps_per_epoch:
-        raise ValueError(
-            f"{checkpoint}: was made with {trainer['steps_per_epoch']} steps an epoch, these data "
-            f"and this --batch-size give {state.steps_per_epoch}; resume with the same ones"
-        )
-    state.optimizer.load_state_dict(trainer["optimizer"])
+    _check_path(trainer, state, checkpoint)
+    # Moments come from the checkpoint; rates and other options are those of the flags.
+    fresh, base_lrs = state.optimizer.state_dict(), list(state.scheduler.base_lrs)
+    state.optimizer.load_state_dict({**fresh, "state": trainer["optimizer"]["state"]})
     state.scheduler.load_state_dict(trainer["scheduler"])
+    state.scheduler.base_lrs = base_lrs
+    _set_rates(state)
     if trainer["scaler"] is not None and state.accelerator.scaler is not None:
         state.accelerator.scaler.load_state_dict(trainer["scaler"])
     state.counters = Counters(**trainer["counters"])
@@ -133,6 +135,42 @@ def restore(state: TrainState, checkpoints: Path) -> str:
         state.window = trainer["window"].to(state.device)
         state.epoch_sums = trainer["epoch_sums"].to(state.device)
     return f"resuming {checkpoint} at step {meta['step']}"
+
+
+def _check_path(trainer: dict[str, Any], state: TrainState, checkpoint: Path) -> None:
+    """Refuse settings under which the run would silently leave the path it was on."""
+    if trainer["optimizer_type"] != state.settings.optim.optimizer:
+        raise ValueError(
+            f"{checkpoint}: was made with --optimizer {trainer['optimizer_type']}, whose state "
+            f"does not serve {state.settings.optim.optimizer}; resume with the same one"
+        )
+    if trainer["steps_per_epoch"] != state.steps_per_epoch:
+        raise ValueError(
+            f"{checkpoint}: was made with {trainer['steps_per_epoch']} steps an epoch, these data "
+            f"and this --batch-size give {state.steps_per_epoch}; resume with the same ones"
+        )
+    if trainer["counters"]["step_in_epoch"]:
+        changed = [k for k, v in state.order.items() if trainer["order"].get(k) != v]
+        if changed:
+            told = ", ".join(
+                f"{k} {trainer['order'].get(k)} (now {state.order[k]})" for k in changed
+            )
+            raise ValueError(
+                f"{checkpoint}: lies in the middle of an epoch whose order follows from {told}; "
+                "resume with the same, or from the end of an epoch"
+            )
+
+
+def _set_rates(state: TrainState) -> None:
+    """Give the optimizer the rate that the schedule has at the step it stands at."""
+    scheduler = state.scheduler
+    rates = [
+        base * factor(scheduler.last_epoch)
+        for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates
 
 
 def _load_weights(state: TrainState, weights: dict[str, Tensor], source: Path) -> None:
@@ -155,12 +193,17 @@ def _restore_seed(state: TrainState, path: Path) -> str:
         raise ValueError(f"--resume {path}: not a checkpoint of the 2018 program")
     weights = import_seed_state(content["state_dict"], state.settings.model.model_type)
     _load_weights(state, {f"model.{name}": value for name, value in weights.items()}, path)
-    if "optimizer" in content and state.settings.optim.optimizer == "adam":
-        state.optimizer.load_state_dict(content["optimizer"])  # same parameters, same order
+    moments = content.get("optimizer", {}).get("state", {})
+    if moments and state.settings.optim.optimizer == "adam":  # same parameters, same order
+        fresh = state.optimizer.state_dict()
+        ordered = {
+            i: moments[name]
+            for i, name in enumerate(content["optimizer"]["param_groups"][0]["params"])
+        }
+        state.optimizer.load_state_dict({**fresh, "state": ordered})
     epoch = int(content["epoch"])
     steps = epoch * state.steps_per_epoch
     state.counters = Counters(epoch=epoch, step=steps)
-    state.scheduler.last_epoch = steps - 1
-    state.scheduler._step_count = steps
-    state.scheduler.step()
+    state.scheduler.last_epoch = steps
+    _set_rates(state)
     return f"resuming {path}, a checkpoint of the 2018 program, after epoch {epoch}"

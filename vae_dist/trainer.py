@@ -94,6 +94,7 @@ class Trainer:
         self.state = TrainState(
             settings, self.data.manifest, self.accelerator, self.train_loader.steps_per_epoch
         )
+        self.state.order = self.loaders.order
         self.origin = restore(self.state, self.folder.checkpoints)
         self.fit = Fit(self.state)  # may run out of memory on purpose
         self.memory = OutOfMemoryObserver(

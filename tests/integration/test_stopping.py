@@ -16,7 +16,7 @@ from tests.training_runs import COMMON, TRAIN, environment, flags, metrics
 
 pytestmark = pytest.mark.xdist_group("stopping")
 
-SETTINGS = {**COMMON, "epochs": 3, "batch_size": 50, "checkpoint_every": 5}
+SETTINGS = {**COMMON, "epochs": 3, "batch_size": 50, "checkpoint_every": 5, "keep_last": 99}
 FIGURES = ("split", "step", "loss", "recon", "kl", "lr", "ssim", "elbo", "grad_norm")
 
 
@@ -82,6 +82,23 @@ def test_killed_in_mid_epoch_and_resumed(place: Path) -> None:
     assert "resuming" in resumed.stdout
     assert isinstance(step, int)
     assert_same_as_undisturbed(place, "killed")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("seed", 1), ("loader", "stream"), ("batch_size", 49), ("optimizer", "sgd")]
+)
+def test_resume_in_mid_epoch_refuses_another_order(place: Path, flag: str, value: object) -> None:
+    checkpoint = place / "whole" / "checkpoints" / "step-00000005"
+    done = train(place, name=f"other_{flag}", resume=checkpoint, **{flag: value})
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "resume with the same" in done.stderr
+
+
+def test_resume_takes_a_new_rate(place: Path) -> None:
+    checkpoint = place / "whole" / "checkpoints" / "step-00000005"
+    assert train(place, name="rate", resume=checkpoint, lr=3e-4, max_steps=7).returncode == 0
+    assert metrics(place / "rate", "train")[-1]["lr"] == pytest.approx(3e-4)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR2"])
