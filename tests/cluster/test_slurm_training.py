@@ -1,5 +1,7 @@
 """slurm/train.sbatch on two nodes: undisturbed, and disturbed in each way that Slurm knows."""
 
+import time
+
 import pytest
 
 from tests.cluster.parts import wait_until
@@ -64,11 +66,13 @@ def test_signalled_by_scancel(jobs, undisturbed):
 
 
 def test_time_limit_is_announced_and_requeues(jobs, undisturbed):
-    job = jobs.submit("limited", options=("--time=10", "--signal=B:USR2@55"))
+    submitted = time.monotonic()
+    job = jobs.submit("limited", options=("--nodes=2", "--time=10", "--signal=B:USR2@150"))
     jobs.wait_for_step("limited", 12)
     # Time stands still for the ranks until Slurm, which looks twice a minute, sees the limit.
     jobs.slurm.command("scancel", "--signal=STOP", job)
-    jobs.slurm.command("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    minutes = int(time.monotonic() - submitted) // 60 + 2  # ends in 60 to 120 s: USR2 is due
+    jobs.slurm.command("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
     wait_until(
         lambda: "USR2: near the time limit" in jobs.log("limited", job),
         "USR2 at the batch shell",
