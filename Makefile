@@ -32,10 +32,10 @@ check: $(READY)
 	$(BIN)/mypy
 
 test: $(READY) check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m 'not cluster' tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m 'not cluster' $(PYTEST) tests
 
 test-cluster: $(READY)
-	$(BIN)/python -m pytest -q -m cluster tests/cluster
+	$(BIN)/python -m pytest -q -m cluster $(PYTEST) tests/cluster
 
 test-cuml:
 	bash tests/cuml/run.sh
