@@ -16,10 +16,15 @@ from pathlib import Path
 from typing import IO
 
 
+def site_of(out: Path) -> Path:
+    """Where a folder is built."""
+    return out.parent / f".{out.name}.partial"
+
+
 @contextmanager
 def building_site(out: Path) -> Iterator[Path]:
     """The building site of a folder, held by one process at a time, cleared away when done."""
-    partial = out.parent / f".{out.name}.partial"
+    partial = site_of(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     while True:
         partial.mkdir(exist_ok=True)

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_pipeline.building import building_site, publish, restore, sync_folder, whole_file
+from data_pipeline.building import (
+    building_site,
+    publish,
+    restore,
+    site_of,
+    sync_folder,
+    whole_file,
+)
 from data_pipeline.manifest import (
     MANIFEST_NAME,
     MANIFEST_VERSION,
@@ -71,7 +78,7 @@ def write_folder(
     }
     key = _key(source, settings, image_shape)
     present = _present(out, key, config)
-    if present is not None:
+    if present is not None and not site_of(out).exists():  # else clear it: a kill left it there
         return present
     with building_site(out) as partial:
         present = _present(out, key, config)

@@ -21,7 +21,7 @@ class Runs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        data = written(folder / "data", digits(), block_size=32, samples_per_shard=300)
+        data = written(folder / "data", digits(), folds=4, block_size=32, samples_per_shard=300)
         bad = shutil.copytree(folder / "data", folder / "data_bad") / "train-000001.tar"
         content = bytearray(bad.read_bytes())
         content[len(content) // 2] ^= 1

@@ -95,6 +95,14 @@ def test_killed_at_any_time_with_several_writers(tmp_path, delay):
     assert [f.name for f in tmp_path.iterdir()] == ["d"]
 
 
+def test_what_a_kill_left_beside_a_whole_folder_is_cleared(tmp_path):
+    assert exit_code(write(tmp_path / "d")) == 0
+    (tmp_path / ".d.partial" / "old").mkdir(parents=True)
+    assert exit_code(write(tmp_path / "d")) == 0
+    assert [f.name for f in tmp_path.iterdir()] == ["d"]
+    assert verify(str(tmp_path / "d")) == []
+
+
 def test_two_at_once_write_once(tmp_path):
     both = [write(tmp_path / "d") for _ in range(2)]
     assert [exit_code(p) for p in both] == [0, 0]
