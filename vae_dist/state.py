@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -96,7 +97,10 @@ class TrainState:
     def wrap(self) -> None:
         """Compile the module, then wrap it for DDP and autocast; after the weights are loaded."""
         prepare_module(self.objective, self.settings.precision)
-        self.module, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
+        with warnings.catch_warnings():
+            # Accelerate itself always passes this option, which torch has renamed.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated")
+            self.module, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
 
     def _zeros(self, size: int) -> Tensor:
         return torch.zeros(size, dtype=torch.float64, device=self.device)
