@@ -76,7 +76,7 @@ def test_time_limit_is_announced_and_requeues(jobs, undisturbed):
     wait_until(
         lambda: "USR2: near the time limit" in jobs.log("limited", job),
         "USR2 at the batch shell",
-        timeout=70,
+        timeout=110,
         explain=jobs.explain,
     )
     jobs.slurm.command("scancel", "--signal=CONT", job)
