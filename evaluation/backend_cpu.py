@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,6 @@ import numpy as np
 
 from evaluation.search import Graph, neighbour_graph
 from evaluation.voting import search_cpu
-
-PROCESSES_FROM = 30_000  # images; below, a process costs more (umap's import) than it saves
 
 
 @dataclass(frozen=True)
@@ -106,14 +103,12 @@ class CpuBackend:
         """Fit UMAP on the training rows and transform the test rows, in each dimension.
 
         With a seed umap-learn runs on one thread and repeats itself bit for bit; that is the
-        choice here, and large sets are embedded in one process for each dimension instead.
+        choice here, and the dimensions are embedded in a thread each instead.
         """
-        tasks = [(settings, graph) for settings in wanted]
-        processes = min(len(tasks), available_cpus())
-        if processes > 1 and len(graph.train_index) >= PROCESSES_FROM:
-            with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-                return list(pool.map(fit_umap, *zip(*tasks, strict=True)))
-        return [fit_umap(*task) for task in tasks]
+        threads = min(len(wanted), available_cpus()) if _threads_can_share_umap() else 1
+        with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+            warnings.simplefilter("ignore")
+            return list(pool.map(fit_umap, wanted, [graph] * len(wanted)))
 
     def search(self, fit: Any, queries: Any, k: int) -> np.ndarray:
         """Indices of the nearest rows of `fit`, (q, k)."""
@@ -129,6 +124,27 @@ class CpuBackend:
 def available_cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _threads_can_share_umap() -> bool:
+    """Let go of Python's lock in umap's layout; whether the rest may run in threads too.
+
+    The layout takes nearly all the time and umap-learn compiles it to hold the lock. Numba's
+    last resort for parallel loops, the layer ``workqueue``, ends a process that enters two
+    from different threads.
+    """
+    import numba
+    from umap import layouts, umap_
+
+    layout = "_nb_optimize_layout_euclidean_single_epoch"
+    own = getattr(layouts, layout, None)
+    if own is None:  # another umap-learn: the threads take turns
+        return False
+    if not own.targetoptions.get("nogil"):
+        setattr(layouts, layout, numba.njit(own.py_func, fastmath=True, nogil=True))
+    # The first parallel loop picks the layer. This one is needed anyway, with these very types.
+    umap_.smooth_knn_dist(np.ones((2, 2), np.float32), 2.0, local_connectivity=1.0)
+    return numba.threading_layer() != "workqueue"
 
 
 def fit_umap(settings: UmapSettings, graph: Graph) -> tuple[np.ndarray, np.ndarray]:
@@ -167,8 +183,6 @@ def fit_umap(settings: UmapSettings, graph: Graph) -> tuple[np.ndarray, np.ndarr
     )
     train = np.arange(len(graph.train_index), dtype=np.float32)[:, None]
     test = -1 - np.arange(len(graph.test_index), dtype=np.float32)[:, None]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fitted = model.fit_transform(train)
-        transformed = model.transform(test)
+    fitted = model.fit_transform(train)
+    transformed = model.transform(test)
     return fitted.astype(np.float32), transformed.astype(np.float32)

@@ -1,27 +1,34 @@
 """How much faster the comparison is than the straightforward way, and whether it says the same.
 
 The straightforward way: PCA and UMAP fitted anew for each dimension, by the libraries' own
-calls, and a ``KNeighborsClassifier`` fitted anew for each cell of the tables.
+calls, and a ``KNeighborsClassifier`` fitted anew for each cell of the tables. Each way runs in
+a process of its own and pays for its imports and for what umap-learn and pynndescent compile,
+as every evaluation does.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import platform
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_pipeline.folder import open_data
+from data_pipeline.order import World
 from evaluation.backends import Backends
 from evaluation.cache import Cache
-from evaluation.items import Item
+from evaluation.encode import check_fit, encode_part, join_parts
+from evaluation.items import Item, Latents, file_name
 from evaluation.measure import Measure
 from evaluation.methods import Methods
 from evaluation.protocol import (
@@ -34,6 +41,11 @@ from evaluation.protocol import (
 )
 from evaluation.runs import read_splits
 from evaluation.sampling import folds, rows_of, stratified_rows
+from evaluation.voting import WEIGHTS
+from vae_dist.run_folder import load_run
+
+Labels = tuple[np.ndarray, np.ndarray]
+Cells = dict[tuple[Any, ...], list[float]]
 
 
 @dataclass(kw_only=True)
@@ -42,6 +54,8 @@ class BenchEvaluateConfig:
 
     data: str | None = None
     """The data folder: a path or a URL."""
+    runs: tuple[Path, ...] = ()
+    """Run folders or .pth.tar files whose latents are compared too. Encoding is not timed."""
     train_images: int = 0
     """Use so many of the training images; 0: all."""
     dims: tuple[int, ...] = (2, 10)
@@ -80,18 +94,26 @@ def bench_evaluate(
     )
     if (train.labels < 0).any():
         raise ValueError(f"{config.data}: has images without labels; KNN needs them")
-    pixels, queries = train.rows()[rows], test.rows()
-    labels = train.labels[rows], test.labels
-    if config.umap:
-        _compile_umap()
-    ours, items, figures = _ours(config, pixels, queries, labels, tell)
-    theirs, variances, cells = _straightforward(config, pixels, queries, labels, items, tell)
+    latents = []
+    for path in config.runs:
+        run = load_run(path, "cpu", "best")
+        check_fit(run, train.images.shape[1:])
+        tell(f"encode {path}")
+        part = encode_part(run, splits, World(), seed=config.seed, nll_samples=0, nll_images=1)
+        found = join_parts([part])
+        name = file_name(run.name)
+        latents.append(Latents(name, found["train/mu"][rows], found["test/mu"], name))
+    pixels, labels = (train.rows()[rows], test.rows()), (train.labels[rows], test.labels)
+    tell("the comparison as it is done here")
+    ours, items, figures = _alone(_ours, config, *pixels, labels, latents)
+    tell("the straightforward way")
+    theirs, variances, cells = _alone(_straightforward, config, *pixels, labels, items)
     own = {
-        (i, f["metric"], f.get("labels_per_class"), f["k"]): f["values"]
+        (i, f["metric"], f.get("labels_per_class"), f["k"], f["weights"]): f["values"]
         for i, found in figures.items()
         for f in found
-        if f["metric"].startswith("knn") and f["weights"] == _weights(f["metric"])
     }
+    assert own.keys() == cells.keys()
     knn = max(np.abs(np.subtract(own[cell], value)).max() for cell, value in cells.items())
     variance = max(
         abs(item.embedding.parameters["explained_variance"] - variances[item.embedding.dim])
@@ -100,12 +122,9 @@ def bench_evaluate(
     )
     totals = sum(ours.values()), sum(theirs.values())
     return {
-        "machine": {
-            "cpus": os.cpu_count(),
-            "processor": platform.processor(),
-            "load": os.getloadavg(),
-        },
-        "images": {"train": len(pixels), "test": len(queries)},
+        "machine": {"cpus": os.cpu_count(), "load": os.getloadavg()},
+        "images": {"train": len(rows), "test": len(test.images)},
+        "embeddings": [item.embedding.id for item in items],
         "seconds": {"here": ours, "straightforward": theirs},
         "total_seconds": {"here": totals[0], "straightforward": totals[1]},
         "speedup": totals[1] / totals[0],
@@ -117,33 +136,23 @@ def bench_evaluate(
     }
 
 
-def _weights(metric: str) -> str:
-    return "uniform" if metric == "knn_test_accuracy" else "distance"
-
-
-def _compile_umap() -> None:
-    """Let umap-learn compile what it will: that is paid once, whichever way comes first."""
-    import umap
-
-    rows = np.random.default_rng(0).normal(size=(5000, 4)).astype(np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = umap.UMAP(n_epochs=6, init="random", random_state=0, n_jobs=1).fit(rows)
-        model.transform(rows[:10])
+def _alone(way: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns, called in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(way, *arguments).result()
 
 
 def _ours(
     config: BenchEvaluateConfig,
     train: np.ndarray,
     test: np.ndarray,
-    labels: tuple[np.ndarray, np.ndarray],
-    tell: Callable[[str], None],
+    labels: Labels,
+    latents: list[Latents],
 ) -> tuple[dict[str, float], list[Item], dict[str, list[dict[str, Any]]]]:
     backends = Backends("cpu")
     classes = int(max(part.max() for part in labels)) + 1
     with tempfile.TemporaryDirectory() as folder:
         stages = backends.stages()
-        stages.tell = tell
         methods = Methods(
             backends,
             stages,
@@ -154,8 +163,8 @@ def _ours(
             dims=config.dims,
             seed=config.seed,
         )
-        compared = ("pca", "umap") if config.umap else ("pca",)
-        items = list(methods.embeddings(compared, []))
+        compared = ("pca", "umap", "vae") if config.umap else ("pca", "vae")
+        items = list(methods.embeddings(compared, latents))
         sample = reference_rows(len(test), config.seed)
         protocol = make_protocol("quick", config.seed, config.repeats)
         measure = Measure(protocol, backends, test[sample], sample)
@@ -174,33 +183,37 @@ def _straightforward(
     config: BenchEvaluateConfig,
     train: np.ndarray,
     test: np.ndarray,
-    labels: tuple[np.ndarray, np.ndarray],
+    labels: Labels,
     items: list[Item],
-    tell: Callable[[str], None],
-) -> tuple[dict[str, float], dict[int, float], dict[Any, list[float]]]:
-    from sklearn.decomposition import PCA
-
+) -> tuple[dict[str, float], dict[int, float], Cells]:
     seconds = dict.fromkeys(("pca", "umap", "knn"), 0.0)
+
+    @contextmanager
+    def timed(stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        seconds[stage] += time.perf_counter() - start
+
     variances = {}
     for dim in config.dims:
-        tell(f"straightforward: pca {dim}")
-        start = time.perf_counter()
-        pca = PCA(dim, svd_solver="full").fit(train)
-        pca.transform(train), pca.transform(test)
-        seconds["pca"] += time.perf_counter() - start
-        variances[dim] = float(pca.explained_variance_ratio_.sum())
+        with timed("pca"):
+            variances[dim] = _pca_alone(train, test, dim)
         if config.umap:
-            tell(f"straightforward: umap {dim}")
-            start = time.perf_counter()
-            _umap_alone(train, test, dim, config.seed)
-            seconds["umap"] += time.perf_counter() - start
-    cells: dict[Any, list[float]] = {}
+            with timed("umap"):
+                _umap_alone(train, test, dim, config.seed)
+    cells: Cells = {}
     for item in items:
-        tell(f"straightforward: knn {item.embedding.id}")
-        start = time.perf_counter()
-        cells |= _every_cell(config, item, labels)
-        seconds["knn"] += time.perf_counter() - start
+        with timed("knn"):
+            cells |= _every_cell(config, item, labels)
     return seconds, variances, cells
+
+
+def _pca_alone(train: np.ndarray, test: np.ndarray, dim: int) -> float:
+    from sklearn.decomposition import PCA
+
+    pca = PCA(dim, svd_solver="full").fit(train)
+    pca.transform(train), pca.transform(test)
+    return float(pca.explained_variance_ratio_.sum())
 
 
 def _umap_alone(train: np.ndarray, test: np.ndarray, dim: int, seed: int) -> None:
@@ -215,21 +228,19 @@ def _umap_alone(train: np.ndarray, test: np.ndarray, dim: int, seed: int) -> Non
         model.transform(test)
 
 
-def _every_cell(
-    config: BenchEvaluateConfig, item: Item, labels: tuple[np.ndarray, np.ndarray]
-) -> dict[Any, list[float]]:
+def _every_cell(config: BenchEvaluateConfig, item: Item, labels: Labels) -> Cells:
     from sklearn.neighbors import KNeighborsClassifier
 
     name = item.embedding.id
     train, test = item.train.astype(np.float64), item.test.astype(np.float64)
     own, other = labels
-    cells: dict[Any, list[float]] = {}
+    cells: Cells = {}
     per_class = test_labels_of(own)
     for repeat in range(config.repeats):
         rows = stratified_rows(own, per_class, config.seed, repeat)
-        for k in (k for k in NEIGHBOURS if k <= len(rows)):
-            knn = KNeighborsClassifier(k, n_jobs=-1).fit(train[rows], own[rows])
-            cell = (name, "knn_test_accuracy", per_class, k)
+        for k, weights in product((k for k in NEIGHBOURS if k <= len(rows)), WEIGHTS):
+            knn = KNeighborsClassifier(k, weights=weights, n_jobs=-1).fit(train[rows], own[rows])
+            cell = (name, "knn_test_accuracy", per_class, k, weights)
             cells.setdefault(cell, []).append(float((knn.predict(test) == other).mean()))
     for count in (n for n in LABELS_PER_CLASS if n <= np.bincount(own).min()):
         rows = stratified_rows(own, count, config.seed)
@@ -240,5 +251,5 @@ def _every_cell(
                 knn = KNeighborsClassifier(k, weights="distance", n_jobs=-1)
                 knn.fit(sample[fit], truth[fit])
                 scores.append(float((knn.predict(sample[score]) == truth[score]).mean()))
-            cells[name, "knn_cv_accuracy", count, k] = [sum(scores) / len(scores)]
+            cells[name, "knn_cv_accuracy", count, k, "distance"] = [sum(scores) / len(scores)]
     return cells

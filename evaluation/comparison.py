@@ -22,7 +22,7 @@ from evaluation.protocol import Points, make_protocol, reference_rows
 from evaluation.results import Results, Row, RunInfo, write_arrays
 from evaluation.runs import Encoded
 from evaluation.settings import EvaluateConfig
-from evaluation.stages import Stages
+from evaluation.stages import Stages, cost_of
 from vae_dist.run_folder import Run
 
 UNITS = {
@@ -85,7 +85,8 @@ class Comparison:
         for info, run, arrays in encoded:
             self._run_rows(info, run, arrays)
             key = Cache.key("mu", info.content_hash, self.results.data_fingerprint)
-            latents.append(Latents(info.name, arrays["train/mu"], arrays["test/mu"], key))
+            mu = arrays["train/mu"], arrays["test/mu"]
+            latents.append(Latents(info.name, *mu, key, cost_of(arrays)))
         for item in self.methods.embeddings(self.config.methods, latents):
             self._embedding(item, embeddings)
         self.artifacts.write(self.out, self.results.runs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,13 @@ class Item:
 
 @dataclass
 class Latents:
-    """mu of a run's images, and the hash of what they follow from."""
+    """mu of a run's images, the hash of what they follow from, and what encoding them cost."""
 
     run: str
     train: np.ndarray
     test: np.ndarray
     key: str
+    cost: dict[str, Any] = field(default_factory=dict)
 
 
 def file_name(text: str) -> str:

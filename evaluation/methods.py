@@ -23,7 +23,7 @@ from evaluation.backends import Backends
 from evaluation.cache import Cache
 from evaluation.items import TITLES, Item, Latents
 from evaluation.results import Embedding
-from evaluation.stages import Stages
+from evaluation.stages import Stages, cost, cost_arrays, cost_of
 
 GRAPH_NEIGHBOURS = 5
 
@@ -74,8 +74,16 @@ class Methods:
                         yield item
         for latents in runs:
             train, test = self.backends.put(latents.train), self.backends.put(latents.test)
+            parameters = {"latents": "mu"}
             plain = self._item(
-                "vae", train.shape[1], train, test, latents.key, {"latents": "mu"}, latents.run
+                "vae",
+                train.shape[1],
+                train,
+                test,
+                latents.key,
+                parameters,
+                latents.run,
+                **latents.cost,
             )
             if "vae" in methods:
                 yield plain
@@ -94,6 +102,10 @@ class Methods:
 
     def pixel_pca(self, components: int) -> Pca:
         """PCA of the pixels."""
+        return self._pixel_pca(components)[0]
+
+    def _pixel_pca(self, components: int) -> tuple[Pca, dict[str, Any]]:
+        """PCA of the pixels, and what it cost when it was made."""
         components = min(components, self.train.shape[1])
         key = Cache.key("pca", self.data_key, components, self.where)
         kept = self.cache.arrays("pca", key)
@@ -101,15 +113,16 @@ class Methods:
             if kept is None:
                 pca, record.backend, note = self.backends.run("pca", self.train, components)
                 record.note = "; ".join(filter(None, [record.note, note]))
-                host = self.backends.to_host(pca)
-                self.cache.keep_arrays("pca", key, asdict(host))
             else:
                 pca = Pca(
                     self.backends.put(kept["mean"]),
                     self.backends.put(kept["axes"]),
                     kept["variance_ratio"],
                 )
-        return pca
+        if kept is None:
+            kept = asdict(self.backends.to_host(pca)) | cost_arrays(record)
+            self.cache.keep_arrays("pca", key, kept)
+        return pca, cost_of(kept)
 
     def flat_map(
         self, item: Item, rows: np.ndarray, train_rows: np.ndarray
@@ -157,8 +170,7 @@ class Methods:
 
     def _pca_items(self) -> Iterator[Item]:
         dims = [dim for dim in self.dims if dim <= self.train.shape[1]]
-        pca = self.pixel_pca(max(dims))
-        made = self.stages.done[-1]
+        pca, made = self._pixel_pca(max(dims))
         parameters = {"solver": "covariance eigenvectors", "fitted_on": "train"}
         for dim in dims:
             train, test = (self._project(pca, part, dim) for part in (self.train, self.test))
@@ -169,9 +181,7 @@ class Methods:
                 test,
                 Cache.key("pca", self.data_key, dim, self.where),
                 {**parameters, "explained_variance": float(pca.variance_ratio[:dim].sum())},
-                backend=made.backend,
-                seconds=made.seconds,
-                peak_memory_bytes=made.peak_memory_bytes,
+                **made,
             )
             yield item
 
@@ -198,7 +208,6 @@ class Methods:
         keys = [Cache.key("umap", source, asdict(one), self.where) for one in wanted]
         kept = [self.cache.arrays("umap", key) for key in keys]
         missing = [one for one, found in zip(wanted, kept, strict=True) if found is None]
-        records: dict[str, Any] = {}
         if missing:
             name = f"{method}-{run}" if run else method
             with self.stages.stage("neighbour graph", name) as record:
@@ -210,18 +219,12 @@ class Methods:
                 found, record.backend, note = self.backends.run("umap", train, test, graph, missing)
                 record.note = "; ".join(filter(None, [record.note, note]))
             by_dim = {one.dim: pair for one, pair in zip(missing, found, strict=True)}
-            records = {
-                "backend": record.backend,
-                "seconds": record.seconds,
-                "peak_memory_bytes": record.peak_memory_bytes,
-            }
             graph_note = graph.note
         for one, key, arrays in zip(wanted, keys, kept, strict=True):
             if arrays is None:
                 own, other = by_dim[one.dim]
                 arrays = {"train": self.backends.to_host(own), "test": self.backends.to_host(other)}
-                arrays["graph"] = np.array(graph_note)
-                arrays |= {name: np.array(value) for name, value in records.items() if value}
+                arrays |= {"graph": np.array(graph_note), **cost_arrays(record)}
                 self.cache.keep_arrays("umap", key, arrays)
             else:
                 own, other = self.backends.put(arrays["train"]), self.backends.put(arrays["test"])
@@ -232,12 +235,7 @@ class Methods:
                 "test": "transform",
                 "threads": "one, so that the seed decides",
             }
-            made = {
-                "backend": str(arrays["backend"]),
-                "seconds": float(arrays["seconds"]),
-                "peak_memory_bytes": int(arrays.get("peak_memory_bytes", 0)) or None,
-            }
-            yield self._item(method, one.dim, own, other, key, parameters, run, **made)
+            yield self._item(method, one.dim, own, other, key, parameters, run, **cost_of(arrays))
 
     def _white(self, item: Item) -> Item:
         key = Cache.key("white", item.key, self.where)
@@ -249,7 +247,7 @@ class Methods:
             record.note = "; ".join(filter(None, [record.note, note])) or None
         parameters = {"latents": "mu", "whitened": "principal axes, unit variance"}
         return self._item(
-            "vae_white", dim, train, test, key, parameters, item.embedding.run, **_made(record)
+            "vae_white", dim, train, test, key, parameters, item.embedding.run, **cost(record)
         )
 
     def _largest(self, made: dict[str, Item]) -> list[Item]:
@@ -275,21 +273,4 @@ class Methods:
                 tests.append(test * scale)
             own, other = self.backends.beside(trains), self.backends.beside(tests)
         parameters = {"parts": [part.embedding.id for part in parts], "standardised": True}
-        return self._item(
-            method,
-            own.shape[1],
-            own,
-            other,
-            key,
-            parameters,
-            run,
-            **_made(record),
-        )
-
-
-def _made(record: Any) -> dict[str, Any]:
-    return {
-        "backend": record.backend,
-        "seconds": record.seconds,
-        "peak_memory_bytes": record.peak_memory_bytes,
-    }
+        return self._item(method, own.shape[1], own, other, key, parameters, run, **cost(record))

@@ -15,7 +15,7 @@ from evaluation.encode import Images, describe_run, encode_part, join_parts
 from evaluation.items import file_name
 from evaluation.results import Failure, RunInfo, read_arrays, write_arrays
 from evaluation.settings import EvaluateConfig
-from evaluation.stages import Stages
+from evaluation.stages import Stages, cost_arrays
 from vae_dist.run_folder import Run, load_run
 
 
@@ -72,7 +72,8 @@ def encode_runs(
             cache.folder / f".part-{number}-{key}-{rank}-{world.size}.npz"
             for rank in range(world.size)
         ]
-        with stages.stage("encode", str(path), "cache" if latents else device) as record:
+        kept = latents is not None
+        with stages.stage("encode", str(path), "cache" if kept else device) as record:
             if run is not None and latents is None:
                 try:
                     part = encode_part(
@@ -90,10 +91,15 @@ def encode_runs(
             if world.rank == 0 and complaint is None and latents is None:
                 try:
                     latents = join_parts([read_arrays(part) for part in parts])
-                    cache.keep_arrays("latents", key, latents)
                 except Exception as error:
                     complaint = f"a process failed to encode its part ({_complaint(error)})"
             record.note = complaint
+        if latents is not None and not kept:
+            latents |= cost_arrays(record)
+            try:
+                cache.keep_arrays("latents", key, latents)
+            except OSError as error:  # raised, it would leave the other processes waiting
+                complaint = _complaint(error)
         wait()
         if run is not None:
             parts[world.rank].unlink(missing_ok=True)

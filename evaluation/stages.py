@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from evaluation.results import Stage
 from vae_dist.telemetry import StageTimer
@@ -44,3 +47,26 @@ class Stages:
                 timer.peak_memory_bytes if device == "cpu" else timer.peak_device_bytes
             )
             self.done.append(record)
+
+
+def cost(record: Stage) -> dict[str, Any]:
+    """Where something was made and what that took, as an `Embedding` says it."""
+    return {
+        "backend": record.backend,
+        "seconds": record.seconds,
+        "peak_memory_bytes": record.peak_memory_bytes,
+    }
+
+
+def cost_arrays(record: Stage) -> dict[str, np.ndarray]:
+    """The cost as arrays, to keep beside what was made; `cost_of` reads it back."""
+    return {name: np.array(value) for name, value in cost(record).items() if value is not None}
+
+
+def cost_of(kept: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What something from the cache cost when it was made."""
+    return {
+        "backend": str(kept["backend"]),
+        "seconds": float(kept["seconds"]),
+        "peak_memory_bytes": int(kept.get("peak_memory_bytes", 0)) or None,
+    }

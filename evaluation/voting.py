@@ -13,10 +13,15 @@ import numpy as np
 
 WEIGHTS = ("uniform", "distance")
 NEAR = 1e-7  # relative: nearer than that and the order may depend on the arithmetic
+TREE_UP_TO = 15  # dimensions, as in scikit-learn; beyond, a tree visits nearly every point
 
 
 def search_cpu(fit: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
-    """All pairs, by scikit-learn's blocked search."""
+    """Exact: by scipy's k-d tree in few dimensions, else all pairs by scikit-learn."""
+    if fit.shape[1] <= TREE_UP_TO:
+        from scipy.spatial import KDTree
+
+        return KDTree(fit).query(queries, k=np.arange(1, k + 1), workers=-1)[1]
     from sklearn.neighbors import NearestNeighbors
 
     index = NearestNeighbors(n_neighbors=k, algorithm="brute", n_jobs=-1).fit(fit)
@@ -74,11 +79,11 @@ class Neighbours:
                 given = 1 / self.distance[:, : self.k]
             same = np.isinf(given)  # as in scikit-learn: equal points outvote all others
             given = np.where(same.any(axis=1, keepdims=True), same.astype(np.float64), given)
+        cell = top + self.classes * np.arange(len(top))[:, None]
         found = np.empty((len(ks), len(top), self.classes))
-        for label in range(self.classes):
-            running = np.cumsum(np.where(top == label, given, 0.0), axis=1)
-            for place, k in enumerate(ks):
-                found[place, :, label] = running[:, k - 1]
+        for place, k in enumerate(ks):
+            votes = np.bincount(cell[:, :k].ravel(), given[:, :k].ravel(), len(top) * self.classes)
+            found[place] = votes.reshape(len(top), self.classes)
         return found
 
     def probabilities(self, k: int, weights: str = "uniform") -> np.ndarray:

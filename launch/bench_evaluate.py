@@ -11,8 +11,8 @@ from evaluation.bench import BenchEvaluateConfig, bench_evaluate
 from launch.config import parse
 
 DESCRIPTION = """Time PCA, UMAP and KNN as the evaluation does them and as one would write them down
-with scikit-learn and umap-learn, on the CPU, and compare the figures. On 70,000 images it takes
-about ten minutes on two idle cores; --train-images makes it shorter."""
+with scikit-learn and umap-learn, on the CPU, each in a fresh process, and compare the figures. On
+70,000 images it takes about four minutes on two idle cores; --train-images makes it shorter."""
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -116,6 +116,12 @@ def test_second_evaluation_computes_nothing(evaluated):
     assert "umap" not in {stage.stage for stage in work}
     figures = [[row.value for row in results.rows] for results in (first, second)]
     assert figures[0] == figures[1]
+    costs = [
+        {item.id: (item.backend, item.seconds) for item in results.embeddings if item.seconds}
+        for results in (first, second)
+    ]
+    for name in ("pca-2", "umap-2", "vae-4-one"):
+        assert costs[0][name] == costs[1][name]  # what making it cost, not what reading it did
 
 
 def test_every_embedding_records_how_it_was_made(evaluated):
@@ -167,6 +173,7 @@ def test_run_of_another_shape_is_left_out(tmp_path, data):
 
 
 def test_bench_finds_the_same_figures(data):
+    """Both ways, each in a process of its own: not one of the accuracies differs."""
     config = BenchEvaluateConfig(data=data.path, train_images=600, umap=False, repeats=1)
     found = bench_evaluate(config)
     assert found["differences"]["knn_accuracy"] == 0

@@ -147,3 +147,17 @@ def test_graph_gives_umap_what_its_own_search_would():
     assert transformed.shape == (10, 2)
     again, _ = fit_umap(UmapSettings(dim=2, seed=3), graph)
     assert np.array_equal(ours, again)
+
+
+def test_dimensions_in_threads_are_those_made_one_by_one():
+    """The layout lets go of Python's lock, and that changes no number."""
+    from umap import layouts
+
+    train, _ = blobs(150)
+    graph = neighbour_graph(train, train[:10] + 0.01, 5, seed=0)
+    wanted = [UmapSettings(dim=dim, seed=3) for dim in (2, 3)]
+    found = CpuBackend().umap(train, train[:10], graph, wanted)
+    assert layouts._nb_optimize_layout_euclidean_single_epoch.targetoptions["nogil"]
+    for settings, pair in zip(wanted, found, strict=True):
+        for one, other in zip(pair, fit_umap(settings, graph), strict=True):
+            assert np.array_equal(one, other)
