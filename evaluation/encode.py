@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.order import World, derive_seed
+from evaluation.seeds import training_key
 from vae_dist import metrics
 from vae_dist.run_folder import Run
 
@@ -164,7 +165,12 @@ def run_figures(latents: dict[str, np.ndarray]) -> dict[str, float]:
 def describe_run(run: Run) -> dict[str, Any]:
     """What ``results.json`` says of a run's model."""
     parameters = sum(p.numel() for p in run.objective.parameters() if p.requires_grad)
-    return {"model": dict(run.config.get("model", {})), "num_parameters": parameters}
+    return {
+        "model": dict(run.config.get("model", {})),
+        "num_parameters": parameters,
+        "seed": run.config.get("run", {}).get("seed"),
+        "training": training_key(run.config),
+    }
 
 
 def pictures(

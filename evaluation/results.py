@@ -135,6 +135,8 @@ class RunInfo:
     latent_size: int
     model: dict[str, Any] = field(default_factory=dict)
     num_parameters: int | None = None
+    seed: int | None = None  # of the training
+    training: str | None = None  # hash of all other settings that decide it
 
 
 @dataclass(kw_only=True)

@@ -37,6 +37,8 @@ SCENARIOS: dict[str, dict[str, object]] = {
     "augment": {"do_augs": True},
     "iwae": {"objective": "iwae", "importance_samples": 3},
     "conditional": {"conditional": True},
+    "conv_vamp": {"model_type": "conv", "conv_width": 8, "prior": "vamp", "prior_components": 5},
+    "mixture_mse": {"image_loss_type": "mse", "prior": "mixture", "prior_components": 5},
     "clip": {"grad_clip": 0.5, "schedule": "cosine", "warmup_epochs": 0.5},
 }
 """Name to flags. Each runs on 1, 2 and 4 processes and must give the same losses."""

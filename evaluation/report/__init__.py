@@ -20,6 +20,7 @@ from evaluation.report.tables import (
     reconstruction_table,
     record_table,
     run_table,
+    seed_table,
     stage_table,
     structure_table,
 )
@@ -67,6 +68,7 @@ def write_report(out_dir: Path) -> Path:
         reconstruction=reconstruction_table(folder),
         figures=list(_figures(folder)),
         runs=run_table(results),
+        seeds=seed_table(results),
         stages=stage_table(results),
         records=record_table(results),
         made=made(results),
