@@ -39,7 +39,7 @@ class RunConfig:
     accumulate: int = 1
     """Compute each process's part of a batch in so many micro-batches; the result is the same."""
     max_steps: int = 0
-    """End after so many optimizer steps; 0: no limit."""
+    """End after so many optimizer steps, with a validation; 0: no limit."""
     time_limit: float = 0.0
     """Stop with a checkpoint and exit code 75 after so many seconds; 0: no limit."""
     resume: str = ""

@@ -161,7 +161,7 @@ class Trainer:
         stopped = self.agreement.poll()
         while not stopped and not self._finished():
             stopped = self._train_epoch()
-            if not stopped and self._epoch_complete():
+            if not stopped and (self._epoch_complete() or self._finished()):
                 stopped = self._end_epoch()
         stopped = self.agreement.settle() or stopped
         if self.saved_step != self.state.counters.step:
@@ -189,16 +189,22 @@ class Trainer:
         return False
 
     def _end_epoch(self) -> bool:
-        """Validate, keep the best, save. True if the run was asked to stop meanwhile."""
+        """Validate, keep the best, save. True if the run was asked to stop meanwhile.
+
+        Where ``--max-steps`` ends the run within an epoch, that epoch stays open.
+        """
         state, counters = self.state, self.state.counters
         figures = validate(state, self.val_loader, self.agreement)
         if figures is None:
             return True
-        counters.epoch += 1
-        counters.step_in_epoch = 0
-        where = {"split": "val", "step": counters.step, "epoch": float(counters.epoch)}
-        self.sink.record(where | figures)
-        self.sink.epoch(counters.epoch, state.close_epoch(), figures)
+        whole = self._epoch_complete()
+        if whole:
+            counters.epoch += 1
+            counters.step_in_epoch = 0
+        epoch = counters.epoch + counters.step_in_epoch / state.steps_per_epoch
+        self.sink.record({"split": "val", "step": counters.step, "epoch": epoch} | figures)
+        if whole:
+            self.sink.epoch(counters.epoch, state.close_epoch(), figures)
         if self.is_main and self.settings.log.tensorboard_images:
             self.sink.images(reconstruction_panel(state, self.data), counters.step)
         by = self.settings.checkpoint.best_by

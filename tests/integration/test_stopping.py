@@ -62,11 +62,11 @@ def weights(run: Path) -> bytes:
     return (run / "checkpoints" / "last" / "model.safetensors").read_bytes()
 
 
-def assert_same_as_undisturbed(place: Path, name: str) -> None:
+def assert_same_as_undisturbed(place: Path, name: str, split: str | None = None) -> None:
     assert status(place / name)["state"] == "done"
     assert weights(place / name) == weights(place / "whole")  # bit for bit
     ours, theirs = (
-        [{k: r.get(k) for k in FIGURES} for r in metrics(place / n)] for n in (name, "whole")
+        [{k: r.get(k) for k in FIGURES} for r in metrics(place / n, split)] for n in (name, "whole")
     )
     assert ours == theirs
 
@@ -135,9 +135,15 @@ def test_time_limit(place: Path) -> None:
 
 
 def test_max_steps_ends_the_run(place: Path) -> None:
+    """In mid-epoch, with a validation; a longer run goes on from there as if it had not ended."""
     assert train(place, name="short", max_steps=7).returncode == 0
     found = status(place / "short")
     assert (found["state"], found["step"]) == ("done", 7)
+    (validated,) = metrics(place / "short", "val")
+    assert validated["step"] == 7
+    assert validated["epoch"] % 1 > 0
+    assert train(place, name="short").returncode == 0
+    assert weights(place / "short") == weights(place / "whole")
 
 
 def test_all_ranks_stop_at_the_same_step(place: Path) -> None:
@@ -185,7 +191,7 @@ def test_full_disk_keeps_the_former_checkpoint(place: Path) -> None:
     assert not list((run / "checkpoints").glob(".writing-*"))
     assert status(run)["state"] == "failed"
     assert train(place, name="full").returncode == 0
-    assert_same_as_undisturbed(place, "full")
+    assert_same_as_undisturbed(place, "full", "train")  # step 5 was validated, too
 
 
 def test_nan_names_step_and_images(place: Path, tmp_path: Path) -> None:
