@@ -62,8 +62,10 @@ def evaluate(
     out = config.out or Path("eval") / data.manifest.name
     cache = Cache(config.cache or out.parent / ".cache", fresh=config.fresh)
     splits = read_splits(data)
-    # Before anything is encoded: a GPU that was asked for and is missing should cost no time.
-    backends = Backends(config.backend if world.rank == 0 else "cpu", tell=tell)
+    # Before anything is encoded: a GPU that was asked for and is missing should cost no time,
+    # and should end every process, so that none waits for the first one.
+    here = world.rank == 0 or config.backend == "cuml"
+    backends = Backends(config.backend if here else "cpu", tell=tell)
     stages = backends.stages() if world.rank == 0 else Stages()
     encoded, failed = encode_runs(config, splits, data, cache, stages, world, device, wait)
     if world.rank:

@@ -231,3 +231,13 @@ def test_world_of_three_covers_every_image_once(data, runs):
     assert whole.keys() == joined.keys()
     for name, array in whole.items():
         assert np.array_equal(array, joined[name]), name
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="cuML may work here")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_missing_cuml_ends_every_process(data, tmp_path, rank):
+    """Were it the first one alone, the others would wait for it."""
+    config = EvaluateConfig(data=data.path, out=tmp_path / "o", backend="cuml", report=False)
+    with pytest.raises(ValueError, match="--backend cuml: cuML does not work here"):
+        evaluate(config, world=World(rank, 2))
+    assert not (tmp_path / "o").exists()
