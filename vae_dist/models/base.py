@@ -52,8 +52,8 @@ def check_shape(name: str, image_shape: tuple[int, int, int], wanted: tuple[int,
 class VAEModel(nn.Module, ABC):
     """Encoder and decoder of one variational autoencoder.
 
-    A subclass writes `infer` and `generate`; users call `encode` and `decode`. No layer
-    may keep statistics over the batch, since those would differ with the world size.
+    A subclass writes `build`, `infer` and `generate`; users call `encode` and `decode`. No
+    layer may keep statistics over the batch, since those would differ with the world size.
 
     Parameters
     ----------
@@ -92,10 +92,15 @@ class VAEModel(nn.Module, ABC):
             self.register_buffer("pixel_std", torch.tensor(std).reshape(1, channels, 1, 1))
         if self.num_classes:
             self.register_buffer("class_index", torch.arange(self.num_classes), persistent=False)
+        self.build(config)
 
     class_index: Tensor
     pixel_mean: Tensor
     pixel_std: Tensor
+
+    @abstractmethod
+    def build(self, config: ModelConfig) -> None:
+        """Make the layers, for ``image_shape``, ``num_classes``, ``latent_size``, ``code_size``."""
 
     @abstractmethod
     def infer(self, images: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:

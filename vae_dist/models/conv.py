@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -59,21 +58,13 @@ class ResidualConvolutional(VAEModel):
     over the batch.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        pixel_mean: Sequence[float] | None = None,
-        pixel_std: Sequence[float] | None = None,
-    ) -> None:
-        channels, height, width = image_shape
+    def build(self, config: ModelConfig) -> None:
+        channels, height, width = self.image_shape
         if not (min(height, width) >= 8 and max(height, width) <= 128):
             raise ValueError(
                 f"--model-type conv: takes sides of 8 to 128 pixels, the data's are"
                 f" {height}x{width}; resize them with prepare"
             )
-        super().__init__(config, image_shape, num_classes, pixel_mean, pixel_std)
         sizes = _sizes(height, width)
         widths = [config.conv_width * min(2**i, 4) for i in range(len(sizes))]
         depth = config.conv_depth

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,16 +16,8 @@ HIDDEN = 400
 class FullyConnected(VAEModel):
     """`fc`: pixels-400-(z, z) and z-400-pixels, ReLU between; any image shape."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        pixel_mean: Sequence[float] | None = None,
-        pixel_std: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(config, image_shape, num_classes, pixel_mean, pixel_std)
-        pixels = math.prod(image_shape)
+    def build(self, config: ModelConfig) -> None:
+        pixels = math.prod(self.image_shape)
         self.fc1 = nn.Linear(pixels, HIDDEN)
         self.fc21 = nn.Linear(HIDDEN, self.latent_size)
         self.fc22 = nn.Linear(HIDDEN, self.latent_size)

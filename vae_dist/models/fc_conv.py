@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -50,16 +49,8 @@ class WholeImageConvolution(VAEModel):
     Takes any image shape.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        pixel_mean: Sequence[float] | None = None,
-        pixel_std: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(config, image_shape, num_classes, pixel_mean, pixel_std)
-        channels, *size = image_shape
+    def build(self, config: ModelConfig) -> None:
+        channels, *size = self.image_shape
         kernel = (size[0], size[1])
         self.fc1 = WholeImageConv(channels, ENCODER_WIDTH, kernel)
         self.fc21 = WholeImageConv(ENCODER_WIDTH, self.latent_size, 1)

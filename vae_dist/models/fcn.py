@@ -28,16 +28,8 @@ class FullyConvolutional(VAEModel):
     faster than from torch's own.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        pixel_mean: Sequence[float] | None = None,
-        pixel_std: Sequence[float] | None = None,
-    ) -> None:
-        check_shape("fcn", image_shape, (1, 28, 28))
-        super().__init__(config, image_shape, num_classes, pixel_mean, pixel_std)
+    def build(self, config: ModelConfig) -> None:
+        check_shape("fcn", self.image_shape, (1, 28, 28))
         hidden = [int(config.model_multiplier * width) for width in (4, 8, 16, 32, 64)]
         widths = [1 + self.num_classes, *hidden, self.latent_size]
         shared = len(ENCODER_STRIDES) - config.split_filter

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,16 +20,8 @@ class SmallConvolutional(VAEModel):
     weights start at the scale that suits ReLU.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        pixel_mean: Sequence[float] | None = None,
-        pixel_std: Sequence[float] | None = None,
-    ) -> None:
-        check_shape("fcns", image_shape, (1, 28, 28))
-        super().__init__(config, image_shape, num_classes, pixel_mean, pixel_std)
+    def build(self, config: ModelConfig) -> None:
+        check_shape("fcns", self.image_shape, (1, 28, 28))
         widths = (1 + self.num_classes, *WIDTHS)
         layers: list[nn.Module] = []
         for i, stride in enumerate((1, 1, 2, 1, 2)):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,16 +36,8 @@ class OneByN(VAEModel):
     scale that suits ReLU.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        pixel_mean: Sequence[float] | None = None,
-        pixel_std: Sequence[float] | None = None,
-    ) -> None:
-        check_shape("fcns_1n", image_shape, (1, 28, 28))
-        super().__init__(config, image_shape, num_classes, pixel_mean, pixel_std)
+    def build(self, config: ModelConfig) -> None:
+        check_shape("fcns_1n", self.image_shape, (1, 28, 28))
         first, second, third = (int(config.model_multiplier * width) for width in (4, 8, 16))
         self.encoder = nn.Sequential(
             nn.Conv2d(1 + self.num_classes, first, 3, 2, 1),
