@@ -135,6 +135,7 @@ class Trainer:
                     run_dir=self.folder.path,
                     device=self.state.device,
                     world=self.world,
+                    first_step=self.state.counters.step,
                 )
             )
             self.telemetry.watch(self.state.module)

@@ -72,6 +72,21 @@ def test_a_cpu_run_has_process_and_throughput_figures_and_null_device_figures(tm
     json.dumps(summary, allow_nan=False)
 
 
+def test_a_resumed_run_counts_its_steps_on(tmp_path):
+    telemetry = make_telemetry(
+        TelemetryConfig(telemetry_interval=0.05, telemetry_device="none"),
+        run_dir=tmp_path,
+        device=torch.device("cpu"),
+        world=World(),
+        first_step=700,
+    )
+    with telemetry:
+        for _ in range(3):
+            telemetry.step(images=32, seconds=0.010, data_seconds=0.004)
+        assert telemetry.summary()["steps"] == 3  # speed is this process's own
+    assert lines(tmp_path / "telemetry.jsonl")[-1]["step"] == 703
+
+
 def test_interval_zero_starts_no_thread_writes_no_file_and_still_counts(tmp_path):
     with make(tmp_path, interval=0) as telemetry:
         telemetry.step(8, 0.5, 0.1)

@@ -78,6 +78,8 @@ class Telemetry:
         This rank and the number of ranks.
     writer : callable
         Receives each record.
+    first_step : int
+        Optimizer steps that the run had taken before, where it is resumed.
     """
 
     def __init__(
@@ -88,12 +90,14 @@ class Telemetry:
         watched: Device,
         world: World,
         writer: Writer,
+        first_step: int = 0,
     ) -> None:
         self.config = config
         self.device = device
         self.watched = watched
         self.world = world
         self._writer = writer
+        self._first_step = first_step
         self._steps = StepCounter()
         self._process = ProcessReader()
         self._running = Running()
@@ -156,7 +160,7 @@ class Telemetry:
         record: dict[str, Any] = {
             "time": time.time(),
             "rank": self.world.rank,
-            "step": self._steps.steps,
+            "step": self._first_step + self._steps.steps,
             "device_index": self.watched.index,
             "device_uuid": self.watched.uuid,
             **self.watched.read(),
@@ -264,6 +268,7 @@ def make_telemetry(
     device: torch.device,
     world: World,
     writer: Writer | None = None,
+    first_step: int = 0,
 ) -> Telemetry:
     """Build a rank's telemetry; where there is no GPU to read, device figures are null.
 
@@ -279,6 +284,8 @@ def make_telemetry(
         This rank and the number of ranks.
     writer : callable, optional
         Receives each record (from the sampler's thread) in place of the file.
+    first_step : int
+        Optimizer steps that the run had taken before, where it is resumed.
     """
     return Telemetry(
         config,
@@ -288,4 +295,5 @@ def make_telemetry(
         ),
         world=world,
         writer=writer or LineFile(telemetry_file(Path(run_dir), world.rank)),
+        first_step=first_step,
     )
