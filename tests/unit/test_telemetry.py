@@ -83,6 +83,7 @@ def test_a_resumed_run_counts_its_steps_on(tmp_path):
     with telemetry:
         for _ in range(3):
             telemetry.step(images=32, seconds=0.010, data_seconds=0.004)
+        time.sleep(0.05)  # an interval: the last sample is younger than the last step
         assert telemetry.summary()["steps"] == 3  # speed is this process's own
     assert lines(tmp_path / "telemetry.jsonl")[-1]["step"] == 703
 
