@@ -114,7 +114,8 @@ class Measure:
     def _test_figure(self, points: Points) -> Iterator[dict[str, Any]]:
         record: dict[str, Any] = {}
         by_cell: dict[tuple[str, int], list[float]] = {}
-        for repeat in range(self.protocol.repeats):
+        per_class = test_labels_of(points.train_labels)
+        for repeat in _repeats(self.protocol.repeats, per_class, points.train_labels):
             fitted = self._fit_sample(points, repeat, record)
             ks = [k for k in NEIGHBOURS if k <= fitted.k]
             for weights in ("uniform", "distance"):
@@ -127,7 +128,7 @@ class Measure:
                 "split": "test",
                 "k": k,
                 "weights": weights,
-                "labels_per_class": test_labels_of(points.train_labels),
+                "labels_per_class": per_class,
                 "seed": self.protocol.seed,
                 **record,
                 **interval(values),
@@ -138,7 +139,7 @@ class Measure:
         rarest = int(np.bincount(points.train_labels).min())
         for per_class in (n for n in LABELS_PER_CLASS if n <= rarest):
             by_cell: dict[tuple[str, int], list[float]] = {}
-            for repeat in range(self.protocol.cv_repeats):
+            for repeat in _repeats(self.protocol.cv_repeats, per_class, points.train_labels):
                 rows = stratified_rows(points.train_labels, per_class, self.protocol.seed, repeat)
                 sample = self.backends.take(points.train, rows)
                 for cell, value in self._cross_validate(
@@ -204,7 +205,7 @@ class Measure:
         train, test = self.backends.to_host(train), self.backends.to_host(test)
         per_class = test_labels_of(points.train_labels)
         values = []
-        for repeat in range(self.protocol.repeats):
+        for repeat in _repeats(self.protocol.repeats, per_class, points.train_labels):
             rows = stratified_rows(points.train_labels, per_class, self.protocol.seed, repeat)
             probe = LogisticRegression(max_iter=300, tol=1e-3)
             probe.fit(train[rows], points.train_labels[rows])
@@ -242,6 +243,11 @@ class Measure:
             ari.append(float(adjusted_rand_score(points.test_labels, cluster)))
         yield {"metric": "kmeans_nmi", **common, **interval(nmi)}
         yield {"metric": "kmeans_ari", **common, **interval(ari)}
+
+
+def _repeats(wanted: int, per_class: int, labels: np.ndarray) -> range:
+    """Samples to repeat a figure over: one where a sample is the whole set, so all are the same."""
+    return range(1 if per_class >= np.bincount(labels).max() else wanted)
 
 
 def _macro_auc(score: Any, truth: np.ndarray, probabilities: np.ndarray) -> float:

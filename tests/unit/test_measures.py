@@ -89,6 +89,18 @@ def test_grid_equals_the_seeds_loop():
         assert value == sum(scores) / 5
 
 
+@pytest.mark.parametrize(("per_class", "repeats"), [(40, 1), (41, 3)])
+def test_a_sample_of_all_labels_claims_no_interval(per_class, repeats):
+    """Where every sample is the whole set, five of them agree and say nothing of chance."""
+    labels = np.repeat([0, 1], [40, per_class])
+    rows = (RNG.normal(size=(len(labels), 3)) + labels[:, None]).astype(np.float32)
+    points = Points(rows, rows, labels, labels, 2)
+    measure = Measure(make_protocol("quick", 0, 3), Backends("cpu"), rows, np.arange(len(rows)))
+    tests = [f for f in measure.knn_figures(points) if f["metric"] == "knn_test_accuracy"]
+    assert {figure["repeats"] for figure in tests} == {repeats}
+    assert all(("ci_low" in figure) == (repeats > 1) for figure in tests)
+
+
 def test_sliced_distance_of_the_prior_itself_is_small():
     z = RNG.normal(size=(5000, 8))
     assert sliced_distance(z, np.random.default_rng(1)) < 0.05
