@@ -44,6 +44,7 @@ def capture(state: TrainState) -> dict[str, Any]:
         "window": window.cpu(),
         "epoch_sums": state.reduce(state.epoch_sums).cpu(),
         "steps_per_epoch": state.steps_per_epoch,
+        "total_steps": state.total_steps,
         "optimizer_type": state.settings.optim.optimizer,
         "order": state.order,
     }
@@ -134,7 +135,7 @@ def restore(state: TrainState, checkpoints: Path) -> str:
     if state.world.rank == 0:  # the sums are of all processes together
         state.window = trainer["window"].to(state.device)
         state.epoch_sums = trainer["epoch_sums"].to(state.device)
-    return f"resuming {checkpoint} at step {meta['step']}"
+    return f"resuming {checkpoint} at step {meta['step']}" + _new_plan(trainer, state)
 
 
 def _check_path(trainer: dict[str, Any], state: TrainState, checkpoint: Path) -> None:
@@ -159,6 +160,25 @@ def _check_path(trainer: dict[str, Any], state: TrainState, checkpoint: Path) ->
                 f"{checkpoint}: lies in the middle of an epoch whose order follows from {told}; "
                 "resume with the same, or from the end of an epoch"
             )
+
+
+def _new_plan(trainer: dict[str, Any], state: TrainState) -> str:
+    """What to say where a schedule stretches over another number of steps than before."""
+    settings, former = state.settings, trainer.get("total_steps", state.total_steps)
+    stretched = [
+        flag
+        for flag, moves in (
+            ("--schedule cosine", settings.optim.schedule == "cosine"),
+            (f"--kl-schedule {settings.loss.kl_schedule}", settings.loss.kl_schedule != "constant"),
+        )
+        if moves
+    ]
+    if former == state.total_steps or not stretched:
+        return ""
+    return (
+        f"; warning: {' and '.join(stretched)} now stretch over {state.total_steps:,} steps instead "
+        f"of {former:,}, so the run leaves the course it was on"
+    )
 
 
 def _set_rates(state: TrainState) -> None:

@@ -95,6 +95,17 @@ def test_resume_in_mid_epoch_refuses_another_order(place: Path, flag: str, value
     assert "resume with the same" in done.stderr
 
 
+def test_a_schedule_over_another_number_of_steps_is_said(place: Path) -> None:
+    planned = {"name": "plan", "schedule": "cosine", "kl_schedule": "warmup"}
+    assert train(place, epochs=1, **planned).returncode == 0
+    again = train(place, epochs=1, **planned)
+    assert "warning" not in again.stdout
+    longer = train(place, epochs=2, **planned)
+    assert longer.returncode == 0
+    told = "--schedule cosine and --kl-schedule warmup now stretch over 48 steps instead of 24"
+    assert told in longer.stdout.replace("\n", " ")
+
+
 def test_resume_takes_a_new_rate(place: Path) -> None:
     checkpoint = place / "whole" / "checkpoints" / "step-00000005"
     assert train(place, name="rate", resume=checkpoint, lr=3e-4, max_steps=7).returncode == 0
