@@ -11,7 +11,8 @@ import torch
 
 from evaluation.backend_cpu import Pca
 from evaluation.encode import Images, pictures
-from evaluation.results import RunInfo, write_arrays, write_text
+from evaluation.files import write_arrays, write_text
+from evaluation.results import RunInfo
 from evaluation.sampling import rows_of
 from vae_dist import metrics
 from vae_dist.run_folder import Run

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.results import read_arrays, write_arrays, write_text
+from evaluation.files import read_arrays, write_arrays, write_text
 
 VERSION = 2  # of the computations: raise it when the same inputs would give other figures
 

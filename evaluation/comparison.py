@@ -14,12 +14,13 @@ from evaluation.artifacts import Artifacts
 from evaluation.backends import Backends
 from evaluation.cache import Cache
 from evaluation.encode import Images, decode_mean, run_figures
+from evaluation.files import write_arrays
 from evaluation.items import Item, Latents
 from evaluation.latents import emptiness, posterior_figures, smoothness
 from evaluation.measure import Measure
 from evaluation.methods import Methods
 from evaluation.protocol import Points, make_protocol, reference_rows
-from evaluation.results import Results, Row, RunInfo, write_arrays
+from evaluation.results import Results, Row, RunInfo
 from evaluation.runs import Encoded
 from evaluation.settings import EvaluateConfig
 from evaluation.stages import Stages, cost_of

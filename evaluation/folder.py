@@ -10,15 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.results import (
-    TEST_FIGURE,
-    Embedding,
-    Results,
-    Row,
-    leaderboard,
-    read_arrays,
-    read_results,
-)
+from evaluation.files import read_arrays
+from evaluation.results import TEST_FIGURE, Embedding, Results, Row, leaderboard, read_results
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.figures.style import to_display
+from evaluation.files import read_arrays, write_text
 from evaluation.folder import Folder
-from evaluation.results import read_arrays, write_text
 
 _LARGEST_SHEET = 8192  # pixels a side; browsers hold no larger texture
 

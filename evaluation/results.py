@@ -45,16 +45,16 @@ A key of a kind may be missing (no runs, no labels): readers take what there is.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from evaluation.files import write_csv, write_text
 
 SCHEMA = 1
 
@@ -189,9 +189,9 @@ def write_results(out: Path, results: Results) -> None:
     write_text(out / "results.json", text + "\n")
     columns = [f.name for f in dataclasses.fields(Row) if f.name != "values"]
     rows = [dataclasses.asdict(row) for row in results.rows]
-    _write_csv(out / "results.csv", columns, rows)
+    write_csv(out / "results.csv", columns, rows)
     board = leaderboard(results)
-    _write_csv(out / "leaderboard.csv", list(board[0]) if board else ["embedding"], board)
+    write_csv(out / "leaderboard.csv", list(board[0]) if board else ["embedding"], board)
 
 
 def read_results(out: Path) -> Results:
@@ -263,37 +263,6 @@ def leaderboard(results: Results) -> list[dict[str, Any]]:
         line["backend"] = item.backend
         lines.append(line)
     return sorted(lines, key=lambda line: -(line["knn_test_accuracy"] or 0.0))
-
-
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an .npz, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    beside.replace(path)
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read every array of an .npz; nothing in it is unpickled."""
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
-
-
-def _write_csv(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    beside.replace(path)
 
 
 def _finite(value: Any) -> Any:

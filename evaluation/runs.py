@@ -12,8 +12,9 @@ from data_pipeline.folder import DataFolder
 from data_pipeline.order import World
 from evaluation.cache import Cache
 from evaluation.encode import Images, describe_run, encode_part, join_parts
+from evaluation.files import read_arrays, write_arrays
 from evaluation.items import file_name
-from evaluation.results import Failure, RunInfo, read_arrays, write_arrays
+from evaluation.results import Failure, RunInfo
 from evaluation.settings import EvaluateConfig
 from evaluation.stages import Stages, cost_arrays
 from vae_dist.run_folder import Run, load_run

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.figures import DARK, LIGHT, Picture, pictures, pixels
+from evaluation.files import write_text
 from evaluation.folder import Folder
 from evaluation.report.explorer import Explorer, explorer
 from evaluation.report.tables import (
@@ -24,7 +25,6 @@ from evaluation.report.tables import (
     stage_table,
     structure_table,
 )
-from evaluation.results import write_text
 
 __all__ = ["MOST_BYTES", "write_report"]
 

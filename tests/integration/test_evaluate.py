@@ -16,7 +16,8 @@ import torch
 from data_pipeline.order import World
 from evaluation.bench import BenchEvaluateConfig, bench_evaluate
 from evaluation.evaluate import EvaluateConfig, evaluate
-from evaluation.results import read_arrays, read_results
+from evaluation.files import read_arrays
+from evaluation.results import read_results
 from evaluation.runs import read_splits
 from launch.cli import main as cli
 from tests.data_folders import digits, drawn, written

@@ -7,6 +7,7 @@ import pytest
 
 from evaluation.backends import Backends
 from evaluation.cache import Cache
+from evaluation.files import read_arrays
 from evaluation.latents import (
     emptiness,
     lines,
@@ -17,15 +18,7 @@ from evaluation.latents import (
 )
 from evaluation.measure import Measure
 from evaluation.protocol import Points, make_protocol
-from evaluation.results import (
-    Embedding,
-    Results,
-    Row,
-    leaderboard,
-    read_arrays,
-    read_results,
-    write_results,
-)
+from evaluation.results import Embedding, Results, Row, leaderboard, read_results, write_results
 from evaluation.sampling import folds, interval, stratified_rows
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,8 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import KNeighborsClassifier
 
-from evaluation.results import Embedding, Results, Row, RunInfo, Stage, write_arrays, write_results
+from evaluation.files import write_arrays
+from evaluation.results import Embedding, Results, Row, RunInfo, Stage, write_results
 
 NASTY_RUN = "a<b>&'$x$"
 NASTY_CLASS = 'zero <img src=x onerror=alert(1)> "0"'

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from evaluation.figures import DARK, LIGHT, pictures, write_figures
+from evaluation.files import read_arrays, write_arrays
 from evaluation.folder import Folder
-from evaluation.results import read_arrays, read_results, write_arrays, write_results
+from evaluation.results import read_results, write_results
 
 EXPECTED = [
     "compare", "test_accuracy", "accuracy_against_k", "reconstructions", "samples", "traversals",
