@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline import bench_others as others
 from data_pipeline.batch import Arrays
 from data_pipeline.folder import DataFolder, open_data
 from data_pipeline.loader import LoaderConfig, make_loader
@@ -90,6 +91,7 @@ def bench_data(
     """
     raw = data.arrays("train")
     pixels = raw.images[0].size
+    how = config.batch_size, config.workers
     rows: list[dict[str, Any]] = []
 
     def measure(name: str, action: Callable[[], int], repeats: int = config.repeats) -> None:
@@ -136,19 +138,22 @@ def bench_data(
                 )
                 measure(f"stream, {name} over HTTP, fetching", read(away, "stream"), 1)
                 measure(f"stream, {name} over HTTP, cached", read(away, "stream"))
-        measure("webdataset alone, blocks", lambda: _webdataset_blocks(blocks))
-        measure("webdataset alone, PNGs", lambda: _webdataset_images(samples, config))
-        pictures = _write_pictures(samples, root / "pictures")
-        measure("torchvision ImageFolder and DataLoader", lambda: _torchvision(pictures, config))
+        measure("webdataset alone, blocks", lambda: others.webdataset_blocks(blocks))
+        measure("webdataset alone, PNGs", lambda: others.webdataset_images(samples, *how))
+        pictures = others.write_pictures(samples, root / "pictures")
+        measure(
+            "torchvision ImageFolder and DataLoader",
+            lambda: others.torchvision_folder(pictures, *how),
+        )
         for name, module, convert, read_epoch in (
-            ("mosaicml-streaming", "streaming", _write_mds, _mosaicml),
-            ("litdata", "litdata", _write_litdata, _litdata),
+            ("mosaicml-streaming", "streaming", others.write_mds, others.mosaicml_streaming),
+            ("litdata", "litdata", others.write_litdata, others.litdata_streaming),
         ):
             if not importlib.util.find_spec(module):
                 continue
             try:
                 converted = convert(samples, root / module)
-                measure(name, partial(read_epoch, converted, config))
+                measure(name, partial(read_epoch, converted, *how))
             except Exception as error:  # another library's trouble is no reason to stop
                 say(f"{name}: failed ({error})")
     return {
@@ -186,113 +191,6 @@ def _reader(config: BenchDataConfig) -> Callable[[DataFolder, str], Callable[[],
         return epoch
 
     return reader
-
-
-def _paths(data: DataFolder) -> list[str]:
-    return [data.location(shard) for shard in data.manifest.splits["train"].shards]
-
-
-def _webdataset_blocks(data: DataFolder) -> int:
-    import webdataset
-
-    dataset = webdataset.WebDataset(_paths(data), shardshuffle=False).decode()
-    return sum(len(sample["labels.npy"]) for sample in dataset)
-
-
-def _webdataset_images(data: DataFolder, config: BenchDataConfig) -> int:
-    import webdataset
-
-    form = "l8" if data.manifest.image_shape[0] == 1 else "rgb8"
-    dataset = webdataset.WebDataset(_paths(data), shardshuffle=False).shuffle(1000)
-    dataset = dataset.decode(form).to_tuple("png", "cls").batched(config.batch_size)
-    loader = webdataset.WebLoader(dataset, batch_size=None, num_workers=config.workers)
-    return sum(len(labels) for _, labels in loader)
-
-
-def _pngs(data: DataFolder) -> Iterator[tuple[str, bytes, int]]:
-    """Key, PNG and label of every training image, as the shards hold them."""
-    import webdataset
-
-    for sample in webdataset.WebDataset(_paths(data), shardshuffle=False):
-        yield sample["__key__"], sample["png"], int(sample["cls"])
-
-
-def _write_pictures(data: DataFolder, root: Path) -> Path:
-    for key, png, label in _pngs(data):
-        folder = root / f"{label:04d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{key}.png").write_bytes(png)
-    return root
-
-
-def _torchvision(root: Path, config: BenchDataConfig) -> int:
-    from torch.utils.data import DataLoader
-    from torchvision.datasets import ImageFolder
-    from torchvision.transforms import PILToTensor
-
-    dataset = ImageFolder(str(root), PILToTensor())
-    loader = DataLoader(dataset, config.batch_size, shuffle=True, num_workers=config.workers)
-    return sum(len(labels) for _, labels in loader)
-
-
-def _write_mds(data: DataFolder, root: Path) -> Path:
-    from streaming import MDSWriter
-
-    with MDSWriter(out=str(root), columns={"image": "bytes", "label": "int"}) as writer:
-        for _, png, label in _pngs(data):
-            writer.write({"image": png, "label": label})
-    return root
-
-
-def _mosaicml(root: Path, config: BenchDataConfig) -> int:
-    from streaming import StreamingDataset
-    from torch.utils.data import DataLoader
-
-    class Pictures(StreamingDataset):
-        def __getitem__(self, at: int) -> tuple[Any, int]:
-            sample = super().__getitem__(at)
-            return _decoded(sample["image"]), sample["label"]
-
-    dataset = Pictures(local=str(root), shuffle=True, batch_size=config.batch_size)
-    loader: Any = DataLoader(dataset, config.batch_size, num_workers=config.workers)
-    return sum(len(labels) for _, labels in loader)
-
-
-def _write_litdata(data: DataFolder, root: Path) -> Path:
-    from litdata.streaming.writer import BinaryWriter
-
-    root.mkdir()
-    writer = BinaryWriter(str(root), chunk_bytes="64MB")
-    for number, (_, png, label) in enumerate(_pngs(data)):
-        writer.add_item(number, {"image": png, "label": label})
-    writer.done()
-    writer.merge()
-    return root
-
-
-def _litdata(root: Path, config: BenchDataConfig) -> int:
-    from litdata import StreamingDataLoader, StreamingDataset
-
-    class Pictures(StreamingDataset):
-        def __getitem__(self, at: Any) -> tuple[Any, int]:
-            sample = super().__getitem__(at)
-            return _decoded(sample["image"]), sample["label"]
-
-    loader: Any = StreamingDataLoader(
-        Pictures(str(root), shuffle=True),
-        batch_size=config.batch_size,
-        num_workers=config.workers,
-    )
-    return sum(len(labels) for _, labels in loader)
-
-
-def _decoded(png: bytes) -> np.ndarray:
-    import io
-
-    from PIL import Image
-
-    with Image.open(io.BytesIO(png)) as picture:
-        return np.array(picture)
 
 
 @contextlib.contextmanager
