@@ -78,7 +78,7 @@ def accuracy_against_k(
                     axes.fill_between(
                         curve.k, curve.low, curve.high, color=color, alpha=0.18, linewidth=0
                     )
-            axes.set_title(name)
+            axes.set_title(name if len(name) <= 26 else name.replace(" (", "\n(", 1))
             axes.set_xscale("log")
             axes.set_xticks(every_k, [str(k) for k in every_k])
             axes.minorticks_off()
@@ -110,7 +110,7 @@ def leaderboard(scores: Sequence[Score], *, x_label: str, theme: Theme) -> Figur
                 f"{score.value:.4f}", (score.high, place), xytext=(6, 0),
                 textcoords="offset points", va="center", fontsize=8,
             )  # fmt: skip
-        axes.set_yticks(range(len(ordered)), wrap([s.name for s in ordered], 34))
+        axes.set_yticks(range(len(ordered)), wrap([s.name for s in ordered], 48))
         axes.set_ylim(-0.6, len(ordered) - 0.4)
         axes.margins(x=0.12)
         axes.tick_params(axis="y", length=0)

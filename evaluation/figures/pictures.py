@@ -37,8 +37,8 @@ def pictures(folder: Folder) -> Iterator[Picture]:
 def made_by(item: Embedding) -> str:
     """One phrase on how an embedding was made: parameters, backend, seconds."""
     parts = [f"{key} {_short(value)}" for key, value in item.parameters.items()]
-    parts.append("from the cache" if item.backend == "cache" else f"backend {item.backend}")
-    if item.seconds is not None and item.backend != "cache":
+    parts.append(f"backend {item.backend}")
+    if item.seconds is not None:
         parts.append(f"{item.seconds:.1f} s")
     return f"{item.title}: {', '.join(parts)}"
 
@@ -123,21 +123,24 @@ def _accuracy_against_k(folder: Folder) -> Iterator[Picture]:
     kinds = {row.weights for row in rows}
     weights = "distance" if "distance" in kinds else next(iter(kinds), None)
     rows = [row for row in rows if row.weights == weights]
-    methods = []
-    ranked = [folder.embedding(line["embedding"]) for line in folder.board]
-    items = folder.results.embeddings if len(ranked) <= MOST_METHODS else ranked
-    for item in items:
-        curves = _curves([row for row in rows if row.embedding == item.id])
-        if curves:
-            methods.append((item.title, curves))
-    methods = methods[:MOST_METHODS]
+    measured = {row.embedding for row in rows}
+    methods = [
+        (item.title, _curves([row for row in rows if row.embedding == item.id]))
+        for item in _best_of_each(folder, MOST_METHODS)
+        if item.id in measured
+    ]
     if not methods:
         return
-    folds = next((row.folds for row in rows if row.folds), None)
+    repeats, folds = max(row.repeats for row in rows), rows[0].folds
     caption = (
         f"{folds}-fold stratified cross-validation on a stratified sample of the training images, "
         f"KNN with {weights} weights, seed {rows[0].seed}."
     )
+    if repeats > 1:
+        caption += f" Means over {repeats} samples, bands their 95 % t interval."
+    left_out = len(measured) - len(methods)
+    if left_out:
+        caption += f" The {left_out} lower embeddings of methods shown are left out."
     yield Picture(
         "accuracy_against_k",
         "Accuracy against the number of neighbours",
@@ -146,6 +149,19 @@ def _accuracy_against_k(folder: Folder) -> Iterator[Picture]:
             methods, theme=theme, y_label="accuracy (share), cross-validated"
         ),
     )
+
+
+def _best_of_each(folder: Folder, most: int) -> list[Embedding]:
+    """At most so many embeddings: all, or the best of each method and dimension and then more."""
+    if len(folder.results.embeddings) <= most:
+        return folder.results.embeddings
+    ranked = [folder.embedding(line["embedding"]) for line in folder.board]
+    best: dict[tuple[str, int], Embedding] = {}
+    for item in ranked:
+        best.setdefault((item.method, item.dim), item)
+    kept = [item.id for item in best.values()]
+    kept = [*kept, *(item.id for item in ranked if item.id not in kept)][:most]
+    return [item for item in ranked if item.id in kept]
 
 
 def _curves(rows: list[Row]) -> list[charts.Curve]:

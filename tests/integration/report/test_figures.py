@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,25 @@ def test_every_picture_is_written(evaluation_folder: Path) -> None:
         assert pixels.shape[1] > 600
         assert pixels.std() > 5, f"{path.name} is empty"
         assert pixels[:, 0].min() > 200, f"{path.name} touches its left edge"
+
+
+def test_many_runs_leave_room_for_what_they_are_compared_with(
+    evaluation_folder: Path, tmp_path: Path
+) -> None:
+    results = read_results(evaluation_folder)
+    vae = next(item for item in results.embeddings if item.method == "vae")
+    rows = [row for row in results.rows if row.embedding == vae.id]
+    for number in range(20):
+        name = f"{vae.id}-{number}"
+        results.embeddings.append(replace(vae, id=name, title=f"VAE {number}"))
+        results.rows += [replace(row, embedding=name, value=0.99) for row in rows]
+    write_results(tmp_path, results)
+    found = {picture.name: picture for picture in pictures(Folder(tmp_path))}
+    picture = found["accuracy_against_k"]
+    titles = {axes.get_title() for axes in picture.draw(LIGHT).axes if axes.get_visible()}
+    assert len(titles) == 12
+    assert {"PCA 2", "PCA 10", "UMAP 2"} < titles
+    assert "12 lower embeddings" in picture.caption  # of 24
 
 
 def test_a_dark_picture_has_a_dark_ground(evaluation_folder: Path) -> None:
