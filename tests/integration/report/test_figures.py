@@ -46,7 +46,7 @@ def test_many_runs_leave_room_for_what_they_are_compared_with(
     write_results(tmp_path, results)
     found = {picture.name: picture for picture in pictures(Folder(tmp_path))}
     picture = found["accuracy_against_k"]
-    titles = {axes.get_title() for axes in picture.draw(LIGHT).axes if axes.get_visible()}
+    titles = {axes.get_title("left") for axes in picture.draw(LIGHT).axes if axes.get_visible()}
     assert len(titles) == 12
     assert {"PCA 2", "PCA 10", "UMAP 2"} < titles
     assert "12 lower embeddings" in picture.caption  # of 24
