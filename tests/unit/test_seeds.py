@@ -9,6 +9,7 @@ CONFIG = {
     "model": {"model_type": "fc"},
     "loss": {"image_loss_type": "bce"},
     "optim": {"lr": 0.001},
+    "precision": {"mixed_precision": "no", "tf32": True},
     "data": {"fingerprint": "f", "path": "here"},
     "run": {
         "name": "a",
@@ -36,6 +37,7 @@ def test_key_is_of_what_decides_a_training():
         changed("optim", lr=0.01),
         changed("model", model_type="conv"),
         changed("data", fingerprint="g"),
+        changed("precision", mixed_precision="bf16"),
     ):
         assert training_key(other) != own
     assert training_key({"model": {}}) is None  # a 2018 checkpoint does not say
