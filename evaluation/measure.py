@@ -207,7 +207,7 @@ class Measure:
         values = []
         for repeat in _repeats(self.protocol.repeats, per_class, points.train_labels):
             rows = stratified_rows(points.train_labels, per_class, self.protocol.seed, repeat)
-            probe = LogisticRegression(max_iter=300, tol=1e-3)
+            probe = LogisticRegression(max_iter=1000)
             probe.fit(train[rows], points.train_labels[rows])
             values.append(float(probe.score(test, points.test_labels)))
         yield {
