@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.search import Graph, neighbour_graph
+from evaluation.search import EXACT_BELOW, Graph, neighbour_graph
 from evaluation.voting import search_cpu
 
 
@@ -94,8 +94,20 @@ class CpuBackend:
         return Pca(mean.astype(np.float32), axes.astype(np.float32), ratio)
 
     def graph(self, train: Any, test: Any, k: int, seed: int) -> Graph:
-        """The neighbour graph that UMAP needs, in every dimension."""
-        return neighbour_graph(self.put(train), self.put(test), k, seed=seed)
+        """The neighbour graph that UMAP needs, in every dimension.
+
+        A large search leaves Python's lock alone for most of its time; umap-learn is imported
+        and compiles itself meanwhile, which takes about as long.
+        """
+        train, test = self.put(train), self.put(test)
+        if len(train) <= EXACT_BELOW:
+            return neighbour_graph(train, test, k, seed=seed)
+        with warnings.catch_warnings(), ThreadPoolExecutor(1) as pool:
+            warnings.simplefilter("ignore")
+            compiled = pool.submit(_compile_umap, k)
+            graph = neighbour_graph(train, test, k, seed=seed)
+            compiled.result()
+        return graph
 
     def umap(
         self, train: Any, test: Any, graph: Graph, wanted: Sequence[UmapSettings]
@@ -147,11 +159,21 @@ def _threads_can_share_umap() -> bool:
     return numba.threading_layer() != "workqueue"
 
 
-def fit_umap(settings: UmapSettings, graph: Graph) -> tuple[np.ndarray, np.ndarray]:
+def _compile_umap(k: int) -> None:
+    """Have umap-learn compile what it needs for large sets, on a small one."""
+    _threads_can_share_umap()
+    rows = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    small = neighbour_graph(rows, rows[:5], k, seed=0)
+    settings = UmapSettings(dim=2, n_neighbors=k)
+    fit_umap(settings, small, n_epochs=30, force_approximation_algorithm=True)
+
+
+def fit_umap(settings: UmapSettings, graph: Graph, **more: Any) -> tuple[np.ndarray, np.ndarray]:
     """umap-learn's embedding of the training rows and its transform of the test rows.
 
     The graph takes the place of umap's own searches, in fit and in transform. With it, and a
-    random start, umap looks at no pixel: it is given row numbers in their place.
+    random start, umap looks at no pixel: it is given row numbers in their place. ``more`` goes
+    to ``umap.UMAP``.
     """
     import umap
     from pynndescent import NNDescent
@@ -180,6 +202,7 @@ def fit_umap(settings: UmapSettings, graph: Graph) -> tuple[np.ndarray, np.ndarr
             np.ascontiguousarray(graph.train_distance[:, :k]),
             Found(graph.test_index, graph.test_distance),
         ),
+        **more,
     )
     train = np.arange(len(graph.train_index), dtype=np.float32)[:, None]
     test = -1 - np.arange(len(graph.test_index), dtype=np.float32)[:, None]

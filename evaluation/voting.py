@@ -21,7 +21,7 @@ def search_cpu(fit: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
     if fit.shape[1] <= TREE_UP_TO:
         from scipy.spatial import KDTree
 
-        return KDTree(fit).query(queries, k=np.arange(1, k + 1), workers=-1)[1]
+        return KDTree(fit, leafsize=24).query(queries, k=np.arange(1, k + 1), workers=-1)[1]
     from sklearn.neighbors import NearestNeighbors
 
     index = NearestNeighbors(n_neighbors=k, algorithm="brute", n_jobs=-1).fit(fit)
