@@ -211,7 +211,8 @@ def _straightforward(
 def _pca_alone(train: np.ndarray, test: np.ndarray, dim: int) -> float:
     from sklearn.decomposition import PCA
 
-    pca = PCA(dim, svd_solver="full").fit(train)
+    train, test = train.astype(np.float64), test.astype(np.float64)  # as images / 255 gives them
+    pca = PCA(dim).fit(train)
     pca.transform(train), pca.transform(test)
     return float(pca.explained_variance_ratio_.sum())
 
