@@ -140,7 +140,7 @@ def _accuracy_against_k(folder: Folder) -> Iterator[Picture]:
         caption += f" Means over {repeats} samples, bands their 95 % t interval."
     left_out = len(measured) - len(methods)
     if left_out:
-        caption += f" The {left_out} lower embeddings of methods shown are left out."
+        caption += f" {left_out} lower embeddings are left out."
     yield Picture(
         "accuracy_against_k",
         "Accuracy against the number of neighbours",
