@@ -23,6 +23,7 @@ import numpy as np
 
 from data_pipeline import bench_others as others
 from data_pipeline.batch import Arrays
+from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder, open_data
 from data_pipeline.loader import LoaderConfig, make_loader
 from data_pipeline.order import World
@@ -51,9 +52,9 @@ class BenchDataConfig:
         for name in ("images", "slow_images", "batch_size", "repeats"):
             if getattr(self, name) < 1:
                 flag = "--" + name.replace("_", "-")
-                raise ValueError(f"{flag} {getattr(self, name)}: must be at least 1")
+                raise UserError(f"{flag} {getattr(self, name)}: must be at least 1")
         if self.workers < 0:
-            raise ValueError(f"--workers {self.workers}: must be at least 0")
+            raise UserError(f"--workers {self.workers}: must be at least 0")
 
 
 @dataclass(frozen=True)

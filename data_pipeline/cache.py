@@ -21,6 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from data_pipeline.errors import UserError
 from data_pipeline.transfer import DISK_FULL, Patience, TransferError, fetch, sha256_of
 
 RECHECK_SECONDS = 24 * 3600
@@ -69,12 +70,12 @@ class Cache:
             If it cannot be had, or is not the object with this sum.
         """
         if not _SHA256.fullmatch(sha256):  # it becomes a file name
-            raise ValueError(f"{url}: the manifest's SHA-256 {sha256[:80]!r} is none")
+            raise UserError(f"{url}: the manifest's SHA-256 {sha256[:80]!r} is none")
         path = self.folder / sha256
         if self._in_order(path, size):
             return path
         if size > self.limit:
-            raise ValueError(
+            raise UserError(
                 f"{url}: {size / 1e9:.3g} GB do not fit in --cache-size {self.limit / 1e9:.3g}"
             )
         self._make_folder()
@@ -86,7 +87,7 @@ class Cache:
             except OSError as error:
                 if error.errno not in DISK_FULL:
                     raise
-                raise ValueError(
+                raise UserError(
                     f"{self.folder}: disk full; choose another --cache-dir, or lower --cache-size"
                 ) from error
         return path
@@ -98,7 +99,7 @@ class Cache:
     def _make_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self.folder.stat().st_uid != os.getuid():
-            raise ValueError(f"--cache-dir {self.folder}: belongs to another user")
+            raise UserError(f"--cache-dir {self.folder}: belongs to another user")
         (self.folder / "locks").mkdir(exist_ok=True)
 
     def _in_order(self, path: Path, size: int) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.batch import Arrays
+from data_pipeline.errors import UserError
 from data_pipeline.loader import LoaderConfig
 from data_pipeline.manifest import MANIFEST_NAME, Manifest, Shard, parse_manifest
 from data_pipeline.remote import bring, is_remote, join, read_small, read_some, read_whole
@@ -92,7 +93,7 @@ class DataFolder:
                 for (shard, number), part in zip(blocks, wanted, strict=True)
             ]
         except (tarfile.TarError, StopIteration, ValueError, OSError) as error:
-            raise ValueError(f"{where}: damaged shard ({error}); {_MEND}") from error
+            raise UserError(f"{where}: damaged shard ({error}); {_MEND}") from error
 
     def _block(
         self, samples: Iterator[dict[str, Any]], shard: Shard, number: int, part: slice
@@ -120,7 +121,7 @@ class DataFolder:
         whole = len(content) == end - start
         if not whole or (shard.crc32 and zlib.crc32(content) != shard.crc32[number]):
             what = "has another CRC-32" if whole else "is cut short"
-            raise ValueError(f"{where}: damaged shard (block {number} {what}); {_MEND}")
+            raise UserError(f"{where}: damaged shard (block {number} {what}); {_MEND}")
         return content
 
     def read_shard(self, shard: Shard) -> Arrays:
@@ -128,7 +129,7 @@ class DataFolder:
         where = self.location(shard)
         data = read_whole(where, shard, self.config)
         if len(data) != shard.bytes or hashlib.sha256(data).hexdigest() != shard.sha256:
-            raise ValueError(
+            raise UserError(
                 f"{where}: damaged shard ({len(data)} bytes, {shard.bytes} expected, or another "
                 f"SHA-256); {_MEND}"
             )
@@ -155,7 +156,7 @@ def open_data(path: str, *, config: LoaderConfig | None = None) -> DataFolder:
         text = read_small(where, config)
     except FileNotFoundError:
         mend = "" if is_remote(path) else "; write it with vae-dist prepare --out " + path
-        raise ValueError(f"{path}: no data folder (no {MANIFEST_NAME} there){mend}") from None
+        raise UserError(f"{path}: no data folder (no {MANIFEST_NAME} there){mend}") from None
     return DataFolder(path, parse_manifest(text, where), config)
 
 
@@ -173,10 +174,10 @@ def check_arrays(arrays: Arrays, manifest: Manifest, count: int, where: str) -> 
     """Refuse what is not the images that the manifest promises."""
     images, labels, index = arrays
     if images.dtype != np.uint8 or images.shape != (count, *manifest.image_shape):
-        raise ValueError(
+        raise UserError(
             f"{where}: damaged shard: {images.dtype} {images.shape}, expected "
             f"uint8 {(count, *manifest.image_shape)}"
         )
     for name, values in (("labels", labels), ("index", index)):
         if values.dtype != np.int64 or values.shape != (count,):
-            raise ValueError(f"{where}: damaged shard: {name} are {values.dtype} {values.shape}")
+            raise UserError(f"{where}: damaged shard: {name} are {values.dtype} {values.shape}")

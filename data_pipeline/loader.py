@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from data_pipeline.batch import Batch
+from data_pipeline.errors import UserError
 from data_pipeline.order import World, steps_per_epoch
 from data_pipeline.prefetch import prefetch
 from data_pipeline.remote import RemoteConfig
@@ -48,9 +49,9 @@ class LoaderConfig(RemoteConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.loader not in LOADERS:
-            raise ValueError(f"--loader {self.loader}: expected one of {', '.join(LOADERS)}")
+            raise UserError(f"--loader {self.loader}: expected one of {', '.join(LOADERS)}")
         if self.on_bad_shard not in BAD_SHARD_POLICIES:
-            raise ValueError(
+            raise UserError(
                 f"--on-bad-shard {self.on_bad_shard}: "
                 f"expected one of {', '.join(BAD_SHARD_POLICIES)}"
             )
@@ -64,9 +65,9 @@ class LoaderConfig(RemoteConfig):
             value = getattr(self, name)
             if value < least:
                 flag = "--" + name.replace("_", "-")
-                raise ValueError(f"{flag} {value}: must be at least {least}")
+                raise UserError(f"{flag} {value}: must be at least {least}")
         if self.data_device != "cpu" and self.loader == "stream":
-            raise ValueError(f"--data-device {self.data_device}: needs --loader memory")
+            raise UserError(f"--data-device {self.data_device}: needs --loader memory")
 
 
 class Loader(ABC):
@@ -176,10 +177,10 @@ def make_loader(
     from data_pipeline.stream import StreamLoader
 
     if batch_size < 1:
-        raise ValueError(f"--batch-size {batch_size}: must be at least 1")
+        raise UserError(f"--batch-size {batch_size}: must be at least 1")
     shards = data.manifest.split(split).shards
     if all(shard.name in exclude for shard in shards):
-        raise ValueError(f"{data.path}: split {split} has no images to read")
+        raise UserError(f"{data.path}: split {split} has no images to read")
     mode, reason = _choose(data, split, config)
     loader: Loader
     if mode == "memory":

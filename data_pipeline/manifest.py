@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from data_pipeline.errors import UserError
+
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 2  # 1 had no crc32; it is read still
 LAYOUTS = ("block", "sample")
@@ -98,7 +100,7 @@ class Manifest:
     def split(self, name: str) -> Split:
         """The split of that name, or a ValueError that lists those there are."""
         if name not in self.splits:
-            raise ValueError(f"no split {name!r} in {self.name}; it has {', '.join(self.splits)}")
+            raise UserError(f"no split {name!r} in {self.name}; it has {', '.join(self.splits)}")
         return self.splits[name]
 
 
@@ -148,19 +150,19 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
     try:
         record = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{where}: not JSON ({error}); write the folder anew") from error
+        raise UserError(f"{where}: not JSON ({error}); write the folder anew") from error
     version = record.get("version") if isinstance(record, dict) else None
     if not isinstance(version, int):
-        raise ValueError(f"{where}: not a manifest of vae-dist: it has no version")
+        raise UserError(f"{where}: not a manifest of vae-dist: it has no version")
     if version > MANIFEST_VERSION:
-        raise ValueError(
+        raise UserError(
             f"{where}: manifest version {version} is newer than this program reads "
             f"({MANIFEST_VERSION}); update vae-dist"
         )
     try:
         return _manifest_of(record)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{where}: manifest is damaged ({error!r}); write the folder anew"
         ) from error
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_pipeline.errors import UserError
+
 
 @dataclass(frozen=True)
 class World:
@@ -29,7 +31,7 @@ class World:
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 <= self.rank < self.size:
-            raise ValueError(f"World(rank={self.rank}, size={self.size}): need 0 <= rank < size")
+            raise UserError(f"World(rank={self.rank}, size={self.size}): need 0 <= rank < size")
 
 
 def derive_seed(seed: int, purpose: str, *counters: int) -> int:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_pipeline.errors import UserError
 from data_pipeline.manifest import LAYOUTS
 
 _BLOCK_BYTES = 1 << 18
@@ -42,18 +43,18 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
-            raise ValueError(f"--layout {self.layout}: expected one of {', '.join(LAYOUTS)}")
+            raise UserError(f"--layout {self.layout}: expected one of {', '.join(LAYOUTS)}")
         for name in ("samples_per_shard", "block_size"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{_flag(name)} {getattr(self, name)}: must be 0 (auto) or more")
+                raise UserError(f"{_flag(name)} {getattr(self, name)}: must be 0 (auto) or more")
         if self.folds < 2:
-            raise ValueError(f"--folds {self.folds}: must be at least 2")
+            raise UserError(f"--folds {self.folds}: must be at least 2")
         if not 0 <= self.fold < self.folds:
-            raise ValueError(f"--fold {self.fold}: must lie in 0 to {self.folds - 1} (--folds - 1)")
+            raise UserError(f"--fold {self.fold}: must lie in 0 to {self.folds - 1} (--folds - 1)")
         if not 0 <= self.split_seed < 2**32:
-            raise ValueError(f"--split-seed {self.split_seed}: must lie in 0 to 2**32 - 1")
+            raise UserError(f"--split-seed {self.split_seed}: must lie in 0 to 2**32 - 1")
         if self.writers < 0:
-            raise ValueError(f"--writers {self.writers}: must be 0 (one a core) or more")
+            raise UserError(f"--writers {self.writers}: must be 0 (one a core) or more")
 
     def sizes(self, image_shape: tuple[int, int, int]) -> tuple[int, int]:
         """Images in a block and in a shard, for images of this shape."""

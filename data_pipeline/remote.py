@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from data_pipeline.cache import Cache
+from data_pipeline.errors import UserError
 from data_pipeline.transfer import Patience, TransferError, read_bytes
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ class RemoteConfig:
 
     def __post_init__(self) -> None:
         if self.cache_size <= 0:
-            raise ValueError(f"--cache-size {self.cache_size}: must be positive")
+            raise UserError(f"--cache-size {self.cache_size}: must be positive")
         if self.remote_timeout <= 0:
-            raise ValueError(f"--remote-timeout {self.remote_timeout}: must be positive")
+            raise UserError(f"--remote-timeout {self.remote_timeout}: must be positive")
         if self.remote_retries < 0:
-            raise ValueError(f"--remote-retries {self.remote_retries}: must not be negative")
+            raise UserError(f"--remote-retries {self.remote_retries}: must not be negative")
 
         if self.remote_connections < 1:
-            raise ValueError(f"--remote-connections {self.remote_connections}: must be at least 1")
+            raise UserError(f"--remote-connections {self.remote_connections}: must be at least 1")
 
     @property
     def patience(self) -> Patience:
@@ -99,7 +100,7 @@ def local_path(url: str, *, sha256: str, size: int, config: RemoteConfig) -> Pat
     try:
         return _cache_of(config).path(url, sha256, size, config.patience)
     except TransferError as error:
-        raise ValueError(str(error)) from error
+        raise UserError(str(error)) from error
 
 
 def read_text(url: str, config: RemoteConfig | None = None) -> str:
@@ -116,7 +117,7 @@ def read_small(path: str, config: RemoteConfig) -> bytes:
     except TransferError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise error.__cause__ from None
-        raise ValueError(str(error)) from error
+        raise UserError(str(error)) from error
 
 
 def read_whole(path: str, shard: Shard, config: RemoteConfig) -> bytes:

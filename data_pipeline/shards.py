@@ -23,6 +23,7 @@ from data_pipeline.building import (
     sync_folder,
     whole_file,
 )
+from data_pipeline.errors import UserError
 from data_pipeline.manifest import (
     MANIFEST_NAME,
     MANIFEST_VERSION,
@@ -104,7 +105,7 @@ def write_folder(
         except OSError as error:
             restore(out, partial)
             shutil.rmtree(partial, ignore_errors=True)
-            raise ValueError(
+            raise UserError(
                 f"{out}: could not be written ({error.strerror or error}); "
                 f"{shutil.disk_usage(out.parent).free / 1e6:,.0f} MB are free there; "
                 "nothing was left behind"
@@ -124,28 +125,28 @@ def _check_space(
 
 def _check(source: Source) -> tuple[int, int, int]:
     if "train" not in source.splits or len(source.splits["train"].labels) == 0:
-        raise ValueError(f"{source.name}: no training images")
+        raise UserError(f"{source.name}: no training images")
     shapes = set()
     for name, arrays in source.splits.items():
         counts = {len(arrays.images), len(arrays.labels), len(arrays.index)}
         if len(counts) != 1:
-            raise ValueError(f"{source.name}: {name} has unequal counts {sorted(counts)}")
+            raise UserError(f"{source.name}: {name} has unequal counts {sorted(counts)}")
         labels = np.asarray(arrays.labels)
         if len(labels) and not -1 <= labels.min() <= labels.max() < max(len(source.classes), 0):
-            raise ValueError(
+            raise UserError(
                 f"{source.name}: labels of {name} lie in {labels.min()} to {labels.max()}, "
                 f"but there are {len(source.classes)} classes"
             )
         if counts != {0}:
             first = arrays.images[:1]
             if first.dtype != np.uint8 or first.ndim != 4:
-                raise ValueError(
+                raise UserError(
                     f"{source.name}: images must be uint8 (n, C, H, W), "
                     f"not {first.dtype} {first.shape}"
                 )
             shapes.add(tuple(first.shape[1:]))
     if len(shapes) != 1:
-        raise ValueError(f"{source.name}: images differ in shape: {sorted(shapes)}")
+        raise UserError(f"{source.name}: images differ in shape: {sorted(shapes)}")
     return shapes.pop()
 
 
@@ -190,12 +191,12 @@ def _present(out: Path, key: str, config: PrepareConfig) -> Manifest | None:
         if manifest.provenance.get("key") == key:
             return manifest
         if not config.overwrite:
-            raise ValueError(
+            raise UserError(
                 f"{out}: holds {manifest.name}, written from other images or with other "
                 "settings; choose another --out, or pass --overwrite True"
             )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out}: exists and is not a data folder; choose another --out")
+        raise UserError(f"{out}: exists and is not a data folder; choose another --out")
     return None
 
 

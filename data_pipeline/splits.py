@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_pipeline.errors import UserError
 from data_pipeline.order import permutation
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ def fold_rows(labels: np.ndarray, config: PrepareConfig) -> tuple[np.ndarray, np
     from sklearn.model_selection import KFold, StratifiedKFold
 
     if len(labels) < config.folds:
-        raise ValueError(f"--folds {config.folds}: there are only {len(labels)} training images")
+        raise UserError(f"--folds {config.folds}: there are only {len(labels)} training images")
     labelled = bool((labels >= 0).all())
     kind = StratifiedKFold if config.stratify and labelled else KFold
     if kind is StratifiedKFold and np.bincount(labels).max() < config.folds:
-        raise ValueError(
+        raise UserError(
             f"--folds {config.folds}: no class has that many training images; "
             "ask for fewer folds or --stratify False"
         )

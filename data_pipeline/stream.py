@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from data_pipeline.batch import Arrays, Batch
+from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder, joined
 from data_pipeline.lanes import BlockTable, Epoch, Piece, lane_positions, owned_lanes
 from data_pipeline.loader import Loader, LoaderConfig
@@ -57,7 +58,7 @@ class StreamLoader(Loader):
         reason: str,
     ) -> None:
         if shuffle and config.lanes < world.size:
-            raise ValueError(
+            raise UserError(
                 f"--lanes {config.lanes}: must be at least the number of processes ({world.size})"
             )
         self.reader = BlockReader(data, split, exclude)

@@ -13,6 +13,7 @@ import webdataset
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from data_pipeline.batch import Arrays
+from data_pipeline.errors import UserError
 
 BLOCK_MEMBERS = {"images.npy", "labels.npy", "index.npy"}
 SAMPLE_MEMBERS = {"png", "cls"}
@@ -77,7 +78,7 @@ def read_samples(stream: IO[bytes], layout: str, where: str) -> Iterator[dict[st
     for sample in group_by_keys(files, suffixes=members):
         missing = members - sample.keys()
         if missing:
-            raise ValueError(f"{where}: {sample['__key__']} lacks {', '.join(sorted(missing))}")
+            raise UserError(f"{where}: {sample['__key__']} lacks {', '.join(sorted(missing))}")
         yield sample
 
 
@@ -101,7 +102,7 @@ def npy_bytes(array: np.ndarray) -> bytes:
 def npy_array(data: bytes) -> np.ndarray:
     """A read-only view of an array in numpy's file format; objects are refused."""
     if data[:8] != _NPY_MAGIC:
-        raise ValueError("not an npy file of version 1.0")
+        raise UserError("not an npy file of version 1.0")
     header = data[: 10 + int.from_bytes(data[8:10], "little")]
     shape, dtype = _npy_header(header)
     return np.frombuffer(data, dtype, offset=len(header)).reshape(shape)
@@ -112,7 +113,7 @@ def _npy_header(header: bytes) -> tuple[tuple[int, ...], np.dtype]:
     stream = io.BytesIO(header[8:])
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.hasobject or fortran:
-        raise ValueError(f"array of {dtype}, fortran order {fortran}: not written by vae-dist")
+        raise UserError(f"array of {dtype}, fortran order {fortran}: not written by vae-dist")
     return shape, dtype
 
 
@@ -129,7 +130,7 @@ def _image_sample(image: np.ndarray, label: int, key: str) -> dict[str, Any]:
     from PIL import Image
 
     if image.shape[0] not in _PNG_MODES:
-        raise ValueError(
+        raise UserError(
             f"--layout sample writes PNGs, which have 1, 3 or 4 channels, not {image.shape[0]}; "
             "use --layout block"
         )

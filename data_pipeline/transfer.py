@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from data_pipeline.errors import UserError
+
 CHUNK = 1 << 17
 HTTP = ("http", "https")
 RETRIED_STATUS = (408, 425, 429)
@@ -201,7 +203,7 @@ def _missing_library(url: str, error: ImportError) -> ValueError:
     protocol = protocol_of(url)
     extra = EXTRAS.get(protocol)
     mend = f'pip install "vae-dist[{extra}]"' if extra else str(error)
-    return ValueError(f"{url}: {protocol}:// needs a library that is not installed; {mend}")
+    return UserError(f"{url}: {protocol}:// needs a library that is not installed; {mend}")
 
 
 @contextlib.contextmanager

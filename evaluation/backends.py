@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.errors import UserError
 from evaluation.backend_cpu import CpuBackend
 from evaluation.backend_cuml import CumlBackend
 from evaluation.stages import Stages
@@ -60,7 +61,7 @@ class Backends:
         except Exception as error:  # without a GPU cuML fails in many ways
             self.reason = f"cuML does not work here ({_line(error)})"
             if asked == "cuml":
-                raise ValueError(
+                raise UserError(
                     f"--backend cuml: {self.reason}; use a machine with a GPU and the gpu extra"
                     " (pip install 'vae-dist[gpu]'), or --backend cpu"
                 ) from error
@@ -111,7 +112,7 @@ class Backends:
             except Exception as error:  # no memory, an option it lacks, a driver that went away
                 note = f"{stage} on the CPU: cuML failed ({_line(error)})"
                 if self.asked == "cuml":
-                    raise ValueError(
+                    raise UserError(
                         f"--backend cuml: {stage} failed ({_line(error)}); "
                         "--backend auto would carry on with the CPU"
                     ) from error

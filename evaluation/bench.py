@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.errors import UserError
 from data_pipeline.folder import open_data
 from data_pipeline.order import World
 from evaluation.backends import Backends
@@ -69,9 +70,9 @@ class BenchEvaluateConfig:
 
     def __post_init__(self) -> None:
         if self.train_images < 0:
-            raise ValueError(f"--train-images {self.train_images}: must be 0 or more")
+            raise UserError(f"--train-images {self.train_images}: must be 0 or more")
         if self.repeats < 1:
-            raise ValueError(f"--repeats {self.repeats}: must be 1 or more")
+            raise UserError(f"--repeats {self.repeats}: must be 1 or more")
 
 
 def bench_evaluate(
@@ -86,14 +87,14 @@ def bench_evaluate(
         all KNN accuracies and of PCA's explained variances.
     """
     if config.data is None:
-        raise ValueError("--data: give a data folder that vae-dist prepare wrote")
+        raise UserError("--data: give a data folder that vae-dist prepare wrote")
     splits = read_splits(open_data(config.data))
     train, test = splits["train"], splits["test"]
     rows = rows_of(
         len(train.images), config.train_images or len(train.images), config.seed, "bench"
     )
     if (train.labels < 0).any():
-        raise ValueError(f"{config.data}: has images without labels; KNN needs them")
+        raise UserError(f"{config.data}: has images without labels; KNN needs them")
     latents = []
     for path in config.runs:
         run = load_run(path, "cpu", "best")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_pipeline.errors import UserError
 from data_pipeline.order import World, derive_seed
 from evaluation.seeds import training_key
 from vae_dist import metrics
@@ -137,7 +138,7 @@ def check_fit(run: Run, shape: tuple[int, ...]) -> None:
     """Refuse a run that was trained on images of another shape."""
     if tuple(run.image_shape) != tuple(shape):
         have, want = ("x".join(map(str, s)) for s in (shape, run.image_shape))
-        raise ValueError(f"{run.name}: trained on images {want}, the data holds {have}")
+        raise UserError(f"{run.name}: trained on images {want}, the data holds {have}")
 
 
 def join_parts(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

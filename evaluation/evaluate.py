@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.errors import UserError
 from data_pipeline.folder import open_data
 from data_pipeline.order import World
 from evaluation.backends import Backends
@@ -57,7 +58,7 @@ def evaluate(
     world = world or World()
     started = time.perf_counter()
     if config.data is None:
-        raise ValueError("--data: give a data folder that vae-dist prepare wrote")
+        raise UserError("--data: give a data folder that vae-dist prepare wrote")
     data = open_data(config.data)
     out = config.out or Path("eval") / data.manifest.name
     cache = Cache(config.cache or out.parent / ".cache", fresh=config.fresh)

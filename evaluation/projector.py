@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipeline.errors import UserError
 from evaluation.figures.style import to_display
 from evaluation.files import read_arrays, write_text
 from evaluation.folder import Folder
@@ -37,7 +38,7 @@ def write_projector(out_dir: Path, log_dir: Path) -> Path:
     folder = Folder(Path(out_dir))
     images = folder.artifacts.get("sample_images")
     if images is None or not folder.results.embeddings:
-        raise ValueError(
+        raise UserError(
             f"{out_dir}: no sample of images and embeddings to project; run vae-dist evaluate"
         )
     log_dir = Path(log_dir)

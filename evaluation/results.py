@@ -54,6 +54,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.errors import UserError
 from evaluation.files import write_csv, write_text
 
 SCHEMA = 1
@@ -206,9 +207,9 @@ def read_results(out: Path) -> Results:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: no readable results ({error}); run vae-dist evaluate") from error
+        raise UserError(f"{path}: no readable results ({error}); run vae-dist evaluate") from error
     if raw.pop("schema", None) != SCHEMA:
-        raise ValueError(f"{path}: written by another version; run vae-dist evaluate again")
+        raise UserError(f"{path}: written by another version; run vae-dist evaluate again")
     lists: dict[str, type] = {
         "runs": RunInfo,
         "embeddings": Embedding,

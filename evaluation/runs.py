@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
 from data_pipeline.order import World
 from evaluation.cache import Cache
@@ -29,7 +30,7 @@ def read_splits(data: DataFolder) -> dict[str, Images]:
     )
     order = np.argsort(index, kind="stable")
     if "test" not in data.manifest.splits:
-        raise ValueError(f"{data.path}: has no split 'test' to score on")
+        raise UserError(f"{data.path}: has no split 'test' to score on")
     test = data.arrays("test")
     return {
         "train": Images(images[order], labels[order], index[order]),

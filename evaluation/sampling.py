@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from data_pipeline.errors import UserError
 from data_pipeline.order import derive_seed
 
 
@@ -22,7 +23,7 @@ def stratified_rows(labels: np.ndarray, per_class: int, seed: int, repeat: int =
     """
     counts = np.bincount(labels)
     if counts[counts > 0].min() < per_class:
-        raise ValueError(
+        raise UserError(
             f"{per_class} labels a class: the rarest class has {counts[counts > 0].min()} only"
         )
     rng = np.random.Generator(np.random.Philox(key=derive_seed(seed, "labels", repeat)))

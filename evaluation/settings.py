@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from data_pipeline.errors import UserError
 from evaluation.backends import CHOICES
 from evaluation.items import METHODS
 from evaluation.protocol import PROTOCOLS
@@ -51,20 +52,20 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
-            raise ValueError(f"--protocol {self.protocol}: expected {', '.join(PROTOCOLS)}")
+            raise UserError(f"--protocol {self.protocol}: expected {', '.join(PROTOCOLS)}")
         if self.backend not in CHOICES:
-            raise ValueError(f"--backend {self.backend}: expected {', '.join(CHOICES)}")
+            raise UserError(f"--backend {self.backend}: expected {', '.join(CHOICES)}")
         if self.which not in ("best", "last"):
-            raise ValueError(f"--which {self.which}: expected best or last")
+            raise UserError(f"--which {self.which}: expected best or last")
         unknown = sorted(set(self.methods) - set(METHODS))
         if unknown:
-            raise ValueError(f"--methods {unknown[0]}: expected some of {', '.join(METHODS)}")
+            raise UserError(f"--methods {unknown[0]}: expected some of {', '.join(METHODS)}")
         if not self.dims or min(self.dims) < 1:
-            raise ValueError(f"--dims {' '.join(map(str, self.dims))}: must be 1 or more")
+            raise UserError(f"--dims {' '.join(map(str, self.dims))}: must be 1 or more")
         if self.repeats < 1:
-            raise ValueError(f"--repeats {self.repeats}: must be 1 or more")
+            raise UserError(f"--repeats {self.repeats}: must be 1 or more")
         if self.nll_images < 1:
-            raise ValueError(f"--nll-images {self.nll_images}: must be 1 or more")
+            raise UserError(f"--nll-images {self.nll_images}: must be 1 or more")
         if not self.methods:
             full = self.protocol == "full"
             self.methods = METHODS if full else ("pca", "umap", "vae")

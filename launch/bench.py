@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
+from data_pipeline.errors import UserError
+
 BENCHES = {
     "data": ("launch.bench_data", "writing and reading images, beside other libraries"),
     "telemetry": ("launch.bench_telemetry", "what the sampler costs a training step"),
@@ -20,5 +22,5 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(["usage: vae-dist bench WHAT [flags]", "", *lines]))
         return 0 if words else 2
     if words[0] not in BENCHES:
-        raise ValueError(f"bench {words[0]}: expected one of {', '.join(BENCHES)}")
+        raise UserError(f"bench {words[0]}: expected one of {', '.join(BENCHES)}")
     return importlib.import_module(BENCHES[words[0]][0]).main(words[1:])

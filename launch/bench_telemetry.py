@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
+from data_pipeline.errors import UserError
 from launch.config import parse
 from vae_dist.telemetry import TelemetryConfig
 from vae_dist.telemetry.bench import TelemetryBenchConfig, measure
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     title = "Measure what telemetry costs a training step."
     config, telemetry, output = parse("bench telemetry", owners, argv, title)
     if not telemetry.telemetry_interval:
-        raise ValueError("--telemetry-interval 0: without a sampler there is no cost to measure")
+        raise UserError("--telemetry-interval 0: without a sampler there is no cost to measure")
     found = measure(config, telemetry)
     if output.json:
         print(json.dumps({"schema": 1} | found))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from launch.config import complain, is_first_process
+from data_pipeline.errors import UserError, reason_of
+from launch.config import complain
 
 COMMANDS = {
     "prepare": "write a data set as webdataset shards",
@@ -25,7 +27,7 @@ COMMANDS = {
 # A file launch/inspect.py would hide Python's own from ``python launch/train.py``.
 MODULES = {"inspect": "inspect_folder"}
 
-ROOMS = ("data_pipeline", "vae_dist", "evaluation", "launch")
+MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,37 +52,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name = words[0]
     if name not in COMMANDS:
-        complain(ValueError(f"no command {name!r}; have {', '.join(COMMANDS)}"))
+        complain(UserError(f"no command {name!r}; have {', '.join(COMMANDS)}"))
         return 2
     return guard(importlib.import_module(f"launch.{MODULES.get(name, name)}").main, words[1:])
 
 
 def guard(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
-    """Run a command; what the user got wrong becomes one line and exit code 2.
+    """Run a command; a `UserError` becomes one line and exit code 2.
 
-    A ``ValueError`` that one of this project's rooms raised is the user's. One that came out
-    of a library is a bug and keeps its traceback. Of several processes that read the same
-    wrong flags only the first complains.
+    So does an ``OSError`` that only the machine can be blamed for (a full or read-only disk,
+    no more file handles). Everything else is a bug and keeps its traceback. Of several processes
+    that read the same wrong flags only the first complains.
     """
     try:
         return command(argv)
-    except ValueError as error:
-        if not _raised_here(error):
+    except UserError as error:
+        complain(error)
+        return 2
+    except OSError as error:
+        if error.errno not in MACHINE_FAULTS:
             raise
-        if is_first_process():
-            complain(error)
+        complain(UserError(f"the machine's disk or limits: {reason_of(error)}"))
         return 2
     except KeyboardInterrupt:
         return 130
-
-
-def _raised_here(error: BaseException) -> bool:
-    trace = error.__traceback__
-    assert trace is not None
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    name = trace.tb_frame.f_globals.get("__name__", "")
-    return name == "__main__" or name.split(".")[0] in ROOMS
 
 
 def _version() -> str:

@@ -21,6 +21,8 @@ from typing import Any
 
 import tyro
 
+from data_pipeline.errors import UserError
+
 PRESETS = Path(__file__).parent / "presets"
 
 _TRUE = {"true", "t", "yes", "y", "1"}
@@ -126,7 +128,7 @@ def _spell_booleans(argv: list[str], names: dict[str, bool]) -> list[str]:
             position += 1
         value = value.lower() if given else "true"
         if value not in _TRUE | _FALSE:
-            raise ValueError(f"{flag} {value}: expected True or False")
+            raise UserError(f"{flag} {value}: expected True or False")
         words += [flag, str(value in _TRUE)]
     return words
 
@@ -136,13 +138,13 @@ def _tokens_of_files(argv: list[str], names: dict[str, bool]) -> Iterator[str]:
     if preset is not None:
         path = PRESETS / f"{preset}.toml"
         if not path.is_file():
-            raise ValueError(f"--preset {preset}: no such preset; have {', '.join(preset_names())}")
+            raise UserError(f"--preset {preset}: no such preset; have {', '.join(preset_names())}")
         yield from _tokens_of_file(path, names)
     config = _last_value(argv, "config")
     if config is not None:
         path = Path(config)
         if not path.is_file():
-            raise ValueError(f"--config {config}: no such file")
+            raise UserError(f"--config {config}: no such file")
         yield from _tokens_of_file(path, names)
 
 
@@ -160,13 +162,13 @@ def _tokens_of_file(path: Path, names: dict[str, bool]) -> Iterator[str]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a TOML file: {error}") from error
+        raise UserError(f"{path}: not a TOML file: {error}") from error
     for key, value in table.items():
         flag = key.replace("_", "-")
         if flag not in names or flag in ("config", "preset"):
-            raise ValueError(f"{path}: unknown setting {key!r}; keys are flag names (see --help)")
+            raise UserError(f"{path}: unknown setting {key!r}; keys are flag names (see --help)")
         if isinstance(value, dict):
-            raise ValueError(f"{path}: {key} is a table; settings are one flat table")
+            raise UserError(f"{path}: {key} is a table; settings are one flat table")
         yield f"--{flag}"
         yield from map(str, value if isinstance(value, list) else [value])
 
@@ -185,7 +187,7 @@ def _run_tyro(root: type, argv: list[str], prog: str, description: str) -> Any:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise ValueError(_one_line(complaints.getvalue())) from None
+        raise UserError(_one_line(complaints.getvalue())) from None
 
 
 def _one_line(box: str) -> str:
@@ -208,10 +210,16 @@ def _one_line(box: str) -> str:
 
 
 def is_first_process() -> bool:
-    """Whether this is the only process or global rank 0 of a launcher, by its environment."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this is the only process or global rank 0 of a launcher, by its environment.
+
+    A ``RANK`` left in the shell does not count: a launcher sets ``LOCAL_RANK`` beside it, and a
+    ``WORLD_SIZE`` above 1.
+    """
+    launched = "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+    return not launched or os.environ.get("RANK", "0") == "0"
 
 
 def complain(error: BaseException) -> None:
-    """Write a user's error as one line to stderr."""
-    print(f"vae-dist: error: {error}", file=sys.stderr)
+    """Write a user's error as one line to stderr; of several processes the first one does."""
+    if is_first_process():
+        print(f"vae-dist: error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -14,6 +14,7 @@ from typing import Any
 
 import tyro
 
+from data_pipeline.errors import UserError
 from data_pipeline.folder import open_data
 from data_pipeline.inspect_folder import inspect, write_picture
 from data_pipeline.loader import LoaderConfig
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
         "Show a data folder: images by split and class, sizes, mean and std, where they came from.",
     )
     if not config.folder:
-        raise ValueError("inspect needs a data folder: vae-dist inspect DIR")
+        raise UserError("inspect needs a data folder: vae-dist inspect DIR")
     loading = LoaderConfig(**vars(remote))
     record = inspect(config.folder, loading)
     picture = config.picture

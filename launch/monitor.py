@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from tyro.conf import Positional
 
+from data_pipeline.errors import UserError
 from launch.config import parse
 from launch.run_reader import RunReader
 from launch.run_view import frame
@@ -36,7 +37,7 @@ class MonitorConfig:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.refresh) and self.refresh > 0):
-            raise ValueError(f"--refresh {self.refresh}: must be above 0 seconds")
+            raise UserError(f"--refresh {self.refresh}: must be above 0 seconds")
 
 
 def newest_run(runs_dir: Path) -> Path:
@@ -49,7 +50,7 @@ def newest_run(runs_dir: Path) -> Path:
     """
     found = sorted(runs_dir.glob("*/status.json"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise ValueError(f"{runs_dir}: holds no run; name one, as in: vae-dist monitor runs/NAME")
+        raise UserError(f"{runs_dir}: holds no run; name one, as in: vae-dist monitor runs/NAME")
     return found[-1].parent
 
 

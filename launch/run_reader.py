@@ -9,6 +9,8 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.errors import UserError
+
 TAIL_BYTES = 1 << 18
 KEPT = 240
 
@@ -102,7 +104,7 @@ class RunReader:
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "status.json").is_file():
-            raise ValueError(f"{folder}: not a run folder (no status.json there)")
+            raise UserError(f"{folder}: not a run folder (no status.json there)")
         self.folder = folder
         self.status: dict[str, Any] = {}
         self.config: dict[str, Any] = {}

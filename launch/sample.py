@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from data_pipeline.errors import UserError
 from launch.config import parse
 from launch.progress import make_progress
 
@@ -59,9 +60,9 @@ class SampleConfig:
         for name in ("nll_samples", "nll_images"):
             if getattr(self, name) < 0:
                 flag = "--" + name.replace("_", "-")
-                raise ValueError(f"{flag} {getattr(self, name)}: must not be negative")
+                raise UserError(f"{flag} {getattr(self, name)}: must not be negative")
         if self.device not in ("auto", "cpu") and not self.device.startswith("cuda"):
-            raise ValueError(f"--device {self.device}: give auto, cpu or cuda")
+            raise UserError(f"--device {self.device}: give auto, cpu or cuda")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -141,19 +142,19 @@ def _images(config: SampleConfig, run: Run) -> tuple[Tensor, Tensor]:
 
     path = config.data or run.config.get("data", {}).get("path")
     if path is None:
-        raise ValueError(f"--run {config.run}: does not say which data it saw; give --data")
+        raise UserError(f"--run {config.run}: does not say which data it saw; give --data")
     data = open_data(path)
     if tuple(data.manifest.image_shape) != run.image_shape:
-        raise ValueError(
+        raise UserError(
             f"{path}: images are {data.manifest.image_shape}, the model's {run.image_shape};"
             " give the --data it was trained on"
         )
     if config.split not in data.manifest.splits:
         have = ", ".join(data.manifest.splits)
-        raise ValueError(f"--split {config.split}: {path} has {have}")
+        raise UserError(f"--split {config.split}: {path} has {have}")
     arrays = data.arrays(config.split)
     if not len(arrays.images):
-        raise ValueError(f"--split {config.split}: {path} has no image in it")
+        raise UserError(f"--split {config.split}: {path} has no image in it")
     return torch.from_numpy(arrays.images), torch.from_numpy(arrays.labels)
 
 
@@ -163,5 +164,5 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: no GPU is visible here; use cpu")
+        raise UserError(f"--device {name}: no GPU is visible here; use cpu")
     return name

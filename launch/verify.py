@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import tyro
 
+from data_pipeline.errors import UserError
 from data_pipeline.loader import LoaderConfig
 from data_pipeline.remote import RemoteConfig
 from data_pipeline.verify import verify
@@ -33,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
         "Read a data folder whole, compare it with its manifest, and name every fault.",
     )
     if not config.folder:
-        raise ValueError("verify needs a data folder: vae-dist verify DIR")
+        raise UserError("verify needs a data folder: vae-dist verify DIR")
     faults = verify(config.folder, LoaderConfig(**vars(remote)))
     if config.json:
         print(json.dumps({"path": config.folder, "whole": not faults, "faults": faults}))

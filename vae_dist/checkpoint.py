@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
+from data_pipeline.errors import UserError
+
 SCHEMA = 1
 
 
@@ -38,13 +40,13 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         if self.checkpoint_every < 0:
-            raise ValueError(f"--checkpoint-every {self.checkpoint_every}: must be 0 or more")
+            raise UserError(f"--checkpoint-every {self.checkpoint_every}: must be 0 or more")
         if self.keep_last < 1:
-            raise ValueError(f"--keep-last {self.keep_last}: must be 1 or more")
+            raise UserError(f"--keep-last {self.keep_last}: must be 1 or more")
         if self.keep_every_epochs < 0:
-            raise ValueError(f"--keep-every-epochs {self.keep_every_epochs}: must be 0 or more")
+            raise UserError(f"--keep-every-epochs {self.keep_every_epochs}: must be 0 or more")
         if self.best_by not in ("loss", "elbo", "ssim"):
-            raise ValueError(f"--best-by {self.best_by}: expected loss, elbo or ssim")
+            raise UserError(f"--best-by {self.best_by}: expected loss, elbo or ssim")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -188,7 +190,7 @@ def resolve_checkpoint(path: Path, which: str = "best") -> Path:
             return folder / (folder / name).readlink()
     newest = newest_checkpoint(folder) if folder.is_dir() else None
     if newest is None:
-        raise ValueError(f"{path}: holds no complete checkpoint; give a run or checkpoint folder")
+        raise UserError(f"{path}: holds no complete checkpoint; give a run or checkpoint folder")
     return newest
 
 
@@ -203,7 +205,7 @@ def load_checkpoint(
         If the folder is not a complete checkpoint.
     """
     if not is_complete(checkpoint):
-        raise ValueError(
+        raise UserError(
             f"{checkpoint}: not a complete checkpoint (meta.json is missing or a hash differs); "
             "give another one, or --resume auto for the newest complete one"
         )

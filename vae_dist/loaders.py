@@ -7,6 +7,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
 from data_pipeline.loader import Loader, make_loader
 from data_pipeline.order import World
@@ -49,7 +50,7 @@ def open_loaders(data: DataFolder, settings: Settings, accelerator: Accelerator)
     world = World(accelerator.process_index, accelerator.num_processes)
     for split in SPLITS:
         if split not in data.manifest.splits:
-            raise ValueError(f"{data.path}: has no split {split!r}, which training needs")
+            raise UserError(f"{data.path}: has no split {split!r}, which training needs")
     left_out: dict[str, str] = {}
     if settings.loader.on_bad_shard == "skip":
         from accelerate.utils import gather_object

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data_pipeline.errors import UserError
 from vae_dist.metrics import ssim
 
 LOG_SIGMA_MIN = -6.0  # a standard deviation of 1/400, less than one step of 8-bit grey
@@ -77,28 +78,28 @@ class LossConfig:
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(self._say(name, f"choose one of {', '.join(allowed)}"))
+                raise UserError(self._say(name, f"choose one of {', '.join(allowed)}"))
         for name in ("ssim_window_size", "kl_cycles", "importance_samples", "prior_components"):
             if getattr(self, name) < 1:
-                raise ValueError(self._say(name, "must be at least 1"))
+                raise UserError(self._say(name, "must be at least 1"))
         for name in ("ssim_scale", "mse_sigma"):
             if not getattr(self, name) > 0:
-                raise ValueError(self._say(name, "must be above 0"))
+                raise UserError(self._say(name, "must be above 0"))
         for name in ("img_loss_weight", "kl_loss_weight", "free_bits"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(self._say(name, "must be finite and not negative"))
+                raise UserError(self._say(name, "must be finite and not negative"))
         if self.ssim_window_size % 2 == 0:
-            raise ValueError(self._say("ssim_window_size", "must be odd"))
+            raise UserError(self._say("ssim_window_size", "must be odd"))
         if not 0 < self.kl_warmup <= 1:
-            raise ValueError(self._say("kl_warmup", "a fraction, must lie in (0, 1]"))
+            raise UserError(self._say("kl_warmup", "a fraction, must lie in (0, 1]"))
         if math.log(self.mse_sigma) <= LOG_SIGMA_MIN:
-            raise ValueError(self._say("mse_sigma", "must be above 0.0025, half a grey level"))
+            raise UserError(self._say("mse_sigma", "must be above 0.0025, half a grey level"))
         if self.free_bits and self.prior != "standard":
-            raise ValueError(self._say("free_bits", "needs --prior standard"))
+            raise UserError(self._say("free_bits", "needs --prior standard"))
         if self.objective == "iwae":
             weights = (self.img_loss_weight, self.kl_loss_weight, self.kl_schedule)
             if weights != (1.0, 1.0, "constant") or self.free_bits or self.do_running_mean:
-                raise ValueError(
+                raise UserError(
                     "--objective iwae: the bound has no separate terms to weight; leave out"
                     " --img-loss-weight, --kl-loss-weight, --kl-schedule, --free-bits"
                     " and --do-running-mean"

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data_pipeline.errors import UserError
+
 if TYPE_CHECKING:
     from vae_dist.objective import Objective
 
@@ -130,5 +132,5 @@ def iw_nll(
         total = weights if total is None else torch.logaddexp(total, weights)
         samples += part.shape[1]
     if total is None:
-        raise ValueError("iw_nll: no noise, so no samples")
+        raise UserError("iw_nll: no noise, so no samples")
     return math.log(samples) - total

@@ -10,6 +10,8 @@ from typing import Any, Literal
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
+from data_pipeline.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -66,18 +68,18 @@ class OptimConfig:
         for name, allowed in choices.items():
             value = getattr(self, name)
             if value not in allowed:
-                raise ValueError(f"{_flag(name)} {value}: choose one of {', '.join(allowed)}")
+                raise UserError(f"{_flag(name)} {value}: choose one of {', '.join(allowed)}")
         if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise ValueError(f"--lr {self.lr}: must be above 0")
+            raise UserError(f"--lr {self.lr}: must be above 0")
         for name in ("warmup_epochs", "weight_decay", "momentum", "grad_clip", "lr_min", "m1"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{_flag(name)} {getattr(self, name)}: must not be negative")
+                raise UserError(f"{_flag(name)} {getattr(self, name)}: must not be negative")
         if self.m2 < self.m1:
-            raise ValueError(f"--m2 {self.m2}: must not come before --m1 {self.m1}")
+            raise UserError(f"--m2 {self.m2}: must not come before --m1 {self.m1}")
         if self.base_batch_size < 1:
-            raise ValueError(f"--base-batch-size {self.base_batch_size}: must be at least 1")
+            raise UserError(f"--base-batch-size {self.base_batch_size}: must be at least 1")
         if self.fused and self.optimizer == "rmsprop":
-            raise ValueError("--fused: rmsprop has no fused form; use adam, adamw or sgd")
+            raise UserError("--fused: rmsprop has no fused form; use adam, adamw or sgd")
 
 
 def _flag(name: str) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
+from data_pipeline.errors import UserError
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -42,10 +44,10 @@ class PrecisionConfig:
 
     def __post_init__(self) -> None:
         if self.collective_timeout <= 0:
-            raise ValueError(f"--collective-timeout {self.collective_timeout}: must be above 0")
+            raise UserError(f"--collective-timeout {self.collective_timeout}: must be above 0")
         on_cpu = self.no_cuda or not torch.cuda.is_available()
         if self.mixed_precision == "fp16" and on_cpu:
-            raise ValueError(
+            raise UserError(
                 "--mixed-precision fp16 needs a GPU, and this process would run on the CPU; "
                 "use bf16 or no"
             )

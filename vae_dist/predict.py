@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
 from data_pipeline.loader import Loader, make_loader
 from data_pipeline.order import World
@@ -47,9 +48,9 @@ def predict(
     folder = RunFolder(run.runs_dir / run.name)
     accelerator = make_accelerator(settings.precision, folder.path, [])
     if accelerator.num_processes > 1:
-        raise ValueError("--predict, --predict-train and --evaluate run on one process")
+        raise UserError("--predict, --predict-train and --evaluate run on one process")
     if not run.resume:
-        raise ValueError("--predict, --predict-train and --evaluate need a model: give --resume")
+        raise UserError("--predict, --predict-train and --evaluate need a model: give --resume")
     loaders = {
         split: make_loader(
             data, split, settings.loader, World(), batch_size=run.batch_size, shuffle=False
@@ -71,7 +72,7 @@ def predict(
         if not wanted:
             continue
         if split not in loaders:
-            raise ValueError(f"{data.path}: has no split {split!r} to predict")
+            raise UserError(f"{data.path}: has no split {split!r} to predict")
         path = folder.path / "predictions" / f"{split}.npz"
         arrays = _embed(state, loaders[split])
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_pipeline.errors import UserError
 from vae_dist.checkpoint import (
     CheckpointConfig,
     checkpoint_path,
@@ -141,12 +142,12 @@ def restore(state: TrainState, checkpoints: Path) -> str:
 def _check_path(trainer: dict[str, Any], state: TrainState, checkpoint: Path) -> None:
     """Refuse settings under which the run would silently leave the path it was on."""
     if trainer["optimizer_type"] != state.settings.optim.optimizer:
-        raise ValueError(
+        raise UserError(
             f"{checkpoint}: was made with --optimizer {trainer['optimizer_type']}, whose state "
             f"does not serve {state.settings.optim.optimizer}; resume with the same one"
         )
     if trainer["steps_per_epoch"] != state.steps_per_epoch:
-        raise ValueError(
+        raise UserError(
             f"{checkpoint}: was made with {trainer['steps_per_epoch']} steps an epoch, these data "
             f"and this --batch-size give {state.steps_per_epoch}; resume with the same ones"
         )
@@ -156,7 +157,7 @@ def _check_path(trainer: dict[str, Any], state: TrainState, checkpoint: Path) ->
             told = ", ".join(
                 f"{k} {trainer['order'].get(k)} (now {state.order[k]})" for k in changed
             )
-            raise ValueError(
+            raise UserError(
                 f"{checkpoint}: lies in the middle of an epoch whose order follows from {told}; "
                 "resume with the same, or from the end of an epoch"
             )
@@ -198,7 +199,7 @@ def _load_weights(state: TrainState, weights: dict[str, Tensor], source: Path) -
         state.objective.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
+        raise UserError(
             f"{source}: holds other weights than --model-type {state.settings.model.model_type} "
             f"with these settings has ({reason[:300]})"
         ) from error
@@ -207,10 +208,10 @@ def _load_weights(state: TrainState, weights: dict[str, Tensor], source: Path) -
 def _restore_seed(state: TrainState, path: Path) -> str:
     """Take weights, optimizer and epoch of a 2018 ``.pth.tar``."""
     if not path.is_file():
-        raise ValueError(f"--resume {path}: no such file")
+        raise UserError(f"--resume {path}: no such file")
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or not {"epoch", "state_dict"} <= content.keys():
-        raise ValueError(f"--resume {path}: not a checkpoint of the 2018 program")
+        raise UserError(f"--resume {path}: not a checkpoint of the 2018 program")
     weights = import_seed_state(content["state_dict"], state.settings.model.model_type)
     _load_weights(state, {f"model.{name}": value for name, value in weights.items()}, path)
     moments = content.get("optimizer", {}).get("state", {})

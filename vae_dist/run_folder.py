@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from data_pipeline.errors import UserError
 from vae_dist.checkpoint import (
     SCHEMA,
     load_checkpoint,
@@ -57,7 +58,7 @@ class RunFolder:
             If it holds checkpoints and neither `resume` nor `overwrite` was asked for.
         """
         if newest_checkpoint(self.checkpoints) and not (resume or overwrite):
-            raise ValueError(
+            raise UserError(
                 f"{self.path} holds a run already: go on with it by --resume auto, start over "
                 "by --overwrite True, or give another --name"
             )
@@ -155,7 +156,7 @@ def load_run(path: str | Path, device: torch.device | str = "cpu", which: str = 
     """
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"{path}: no such run or checkpoint")
+        raise UserError(f"{path}: no such run or checkpoint")
     if path.is_file():
         return _load_seed_run(path, device)
     checkpoint = resolve_checkpoint(path, which)
@@ -163,9 +164,9 @@ def load_run(path: str | Path, device: torch.device | str = "cpu", which: str = 
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder}/config.json: cannot be read ({error})") from error
+        raise UserError(f"{folder}/config.json: cannot be read ({error})") from error
     if config.get("schema") != SCHEMA:
-        raise ValueError(f"{folder}/config.json: schema {config.get('schema')} is not known here")
+        raise UserError(f"{folder}/config.json: schema {config.get('schema')} is not known here")
     weights, _, meta = load_checkpoint(checkpoint)
     model_config, loss_config = ModelConfig(**config["model"]), LossConfig(**config["loss"])
     shape = tuple(config["image_shape"])
@@ -177,7 +178,7 @@ def load_run(path: str | Path, device: torch.device | str = "cpu", which: str = 
         objective.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{checkpoint}: weights do not fit config.json ({reason})") from error
+        raise UserError(f"{checkpoint}: weights do not fit config.json ({reason})") from error
     decisive = json.dumps([meta["sha256"]["model.safetensors"], config["model"]], sort_keys=True)
     return Run(
         name=folder.name,
@@ -194,7 +195,7 @@ def load_run(path: str | Path, device: torch.device | str = "cpu", which: str = 
 def _load_seed_run(path: Path, device: torch.device | str) -> Run:
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or "state_dict" not in content:
-        raise ValueError(f"{path}: not a checkpoint of the 2018 program")
+        raise UserError(f"{path}: not a checkpoint of the 2018 program")
     model_type, latents = seed_model(content["state_dict"])
     model_config = ModelConfig(model_type=model_type, latent_size=latents)
     objective = Objective(build_model(model_config, (1, 28, 28), 10), LossConfig())

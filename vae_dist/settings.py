@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
+from data_pipeline.errors import UserError
 from data_pipeline.loader import LoaderConfig
 from vae_dist.checkpoint import CheckpointConfig
 from vae_dist.losses import LossConfig
@@ -61,19 +62,19 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w][\w.+=@-]*", self.name):
-            raise ValueError(
+            raise UserError(
                 f"--name {self.name!r}: letters, digits and . _ + = @ - only, for it names a folder"
             )
         for field in ("epochs", "batch_size", "accumulate"):
             if getattr(self, field) < 1:
-                raise ValueError(f"{_flag(field)} {getattr(self, field)}: must be 1 or more")
+                raise UserError(f"{_flag(field)} {getattr(self, field)}: must be 1 or more")
         for field in ("start_epoch", "max_steps", "expect_world_size", "max_bad_steps"):
             if getattr(self, field) < 0:
-                raise ValueError(f"{_flag(field)} {getattr(self, field)}: must be 0 or more")
+                raise UserError(f"{_flag(field)} {getattr(self, field)}: must be 0 or more")
         if not self.time_limit >= 0:
-            raise ValueError(f"--time-limit {self.time_limit}: must be 0 or more seconds")
+            raise UserError(f"--time-limit {self.time_limit}: must be 0 or more seconds")
         if self.start_epoch >= self.epochs:
-            raise ValueError(
+            raise UserError(
                 f"--start-epoch {self.start_epoch}: must be below --epochs {self.epochs}"
             )
 

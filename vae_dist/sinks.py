@@ -15,6 +15,8 @@ import numpy as np
 from rich.console import Console as RichConsole
 from tyro.conf import arg
 
+from data_pipeline.errors import UserError
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -34,7 +36,7 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         if self.log_every < 1:
-            raise ValueError(f"--log-every {self.log_every}: must be 1 or more")
+            raise UserError(f"--log-every {self.log_every}: must be 1 or more")
 
     @property
     def trackers(self) -> list[str]:

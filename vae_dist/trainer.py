@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from data_pipeline.batch import Batch
+from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
 from data_pipeline.order import World
 from vae_dist.failure import explain
@@ -58,7 +59,7 @@ class Trainer:
         )
         self.world = World(self.accelerator.process_index, self.accelerator.num_processes)
         if run.expect_world_size not in (0, self.world.size):
-            raise ValueError(
+            raise UserError(
                 f"--expect-world-size {run.expect_world_size}: there are {self.world.size} "
                 "processes; look at the launcher's --num_processes or --nproc-per-node"
             )
@@ -83,7 +84,7 @@ class Trainer:
                 trouble = [str(error)]
         broadcast_object_list(trouble)
         if trouble[0]:
-            raise ValueError(trouble[0])
+            raise UserError(trouble[0])
         self._status("starting", world_size=self.world.size, host=socket.gethostname())
 
     def _build(self) -> None:

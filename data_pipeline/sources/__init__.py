@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from data_pipeline.errors import UserError
 from data_pipeline.progress import Progress, Silent
 from data_pipeline.sources.base import DATASETS, SourceConfig, SourceData
 
@@ -34,7 +35,7 @@ def load_source(config: SourceConfig, progress: Progress | None = None) -> Sourc
     try:
         return _loader_of(config.dataset)(config, watcher)
     except OSError as error:
-        raise ValueError(f"{error.filename or config.source}: {error.strerror or error}") from error
+        raise UserError(f"{error.filename or config.source}: {error.strerror or error}") from error
 
 
 def _loader_of(dataset: str) -> Callable[[SourceConfig, Progress], SourceData]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.batch import Arrays
+from data_pipeline.errors import UserError
 from data_pipeline.progress import Progress
 from data_pipeline.sources.base import SourceConfig, SourceData, hold_out
 from data_pipeline.transfer import sha256_of
@@ -76,7 +77,7 @@ def _tables(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if path.is_dir():
         files = sorted(path.glob("*.npy"))
         if not files:
-            raise ValueError(f"--source {path}: no .npy file in it")
+            raise UserError(f"--source {path}: no .npy file in it")
         tables = {file.stem: _load(file) for file in files}
     elif path.suffix == ".npy" and path.is_file():
         files = [path]
@@ -89,7 +90,7 @@ def _tables(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         files = [path]
         tables = _load_archive(path)
     else:
-        raise ValueError(f"--source {path}: no .npz or .npy file, nor a folder of .npy files")
+        raise UserError(f"--source {path}: no .npz or .npy file, nor a folder of .npy files")
     named = {re.sub(r"[^a-z0-9]+", "_", name.lower()): table for name, table in tables.items()}
     return named, {file.name: sha256_of(file) for file in files}
 
@@ -98,7 +99,7 @@ def _load(path: Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(_fault(path, error)) from error
+        raise UserError(_fault(path, error)) from error
 
 
 def _load_archive(path: Path) -> dict[str, np.ndarray]:
@@ -108,7 +109,7 @@ def _load_archive(path: Path) -> dict[str, np.ndarray]:
             for name in archive.files:
                 tables[name] = archive[name]
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(_fault(path, error)) from error
+        raise UserError(_fault(path, error)) from error
     return tables
 
 
@@ -141,7 +142,7 @@ def _recognise(tables: Mapping[str, np.ndarray], path: Path) -> dict[str, dict[s
             return {part: found[part] for part in PARTS}
         return {"train": found["train"], "test": found["test"]}
     if "all" not in found:
-        raise ValueError(f"{path}: arrays are named {', '.join(tables)}; expected {EXPECTED}")
+        raise UserError(f"{path}: arrays are named {', '.join(tables)}; expected {EXPECTED}")
     return {"all": found["all"]}
 
 
@@ -153,22 +154,22 @@ def _images(images: np.ndarray, where: str) -> np.ndarray:
         if last and (not first or images.shape[2] > 3):
             images = images.transpose(0, 3, 1, 2)
         elif not first:
-            raise ValueError(f"{where}: shape {images.shape} has no axis of 1 or 3 channels")
+            raise UserError(f"{where}: shape {images.shape} has no axis of 1 or 3 channels")
     else:
-        raise ValueError(f"{where}: shape {images.shape}, expected (n, H, W) or with channels")
+        raise UserError(f"{where}: shape {images.shape}, expected (n, H, W) or with channels")
     if len(images) == 0:
-        raise ValueError(f"{where}: none")
+        raise UserError(f"{where}: none")
     if images.dtype == np.uint8:
         return images
     if images.dtype == bool:
         return images.astype(np.uint8) * np.uint8(255)
     if images.dtype.kind not in "iuf":
-        raise ValueError(f"{where}: numbers expected, not {images.dtype}")
+        raise UserError(f"{where}: numbers expected, not {images.dtype}")
     low, high = images.min(), images.max()
     if images.dtype.kind == "f" and low >= 0 and high <= 1:
         return np.round(images * 255).astype(np.uint8)
     if not (low >= 0 and high <= 255):  # also catches NaN
-        raise ValueError(f"{where}: values lie in {low} to {high}, expected 0..1 or 0..255")
+        raise UserError(f"{where}: values lie in {low} to {high}, expected 0..1 or 0..255")
     return np.round(images).astype(np.uint8)
 
 
@@ -177,7 +178,7 @@ def _joined(parts: list[np.ndarray], path: Path) -> np.ndarray:
         return parts[0]
     shapes = {part.shape[1:] for part in parts}
     if len(shapes) > 1:
-        raise ValueError(f"{path}: images of train and val differ in shape: {sorted(shapes)}")
+        raise UserError(f"{path}: images of train and val differ in shape: {sorted(shapes)}")
     return np.concatenate(parts)
 
 
@@ -187,13 +188,13 @@ def _labels(labels: np.ndarray | None, count: int, where: str) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape != (count,):
-        raise ValueError(f"{where}: shape {labels.shape}, expected ({count},)")
+        raise UserError(f"{where}: shape {labels.shape}, expected ({count},)")
     if labels.dtype.kind in "iu":
         labels = labels.astype(np.int64)
         if labels.min() < -1:
-            raise ValueError(f"{where}: {labels.min()} is not a class (-1 means none)")
+            raise UserError(f"{where}: {labels.min()} is not a class (-1 means none)")
     elif labels.dtype.kind not in "US":
-        raise ValueError(f"{where}: whole numbers or strings expected, not {labels.dtype}")
+        raise UserError(f"{where}: whole numbers or strings expected, not {labels.dtype}")
     return labels
 
 
@@ -202,7 +203,7 @@ def _numbered(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Labels as numbers, and the names of the classes."""
     if len({values.dtype.kind in "US" for values in labels.values()}) > 1:
-        raise ValueError(f"{path}: some labels are strings, others numbers or missing")
+        raise UserError(f"{path}: some labels are strings, others numbers or missing")
     together = np.concatenate(list(labels.values()))
     if together.dtype.kind in "US":
         names = np.unique(together)
@@ -211,8 +212,8 @@ def _numbered(
     count = int(together.max()) + 1
     if classes is None:
         if count > 100_000:
-            raise ValueError(f"{path}: labels go up to {count - 1}; number the classes from 0")
+            raise UserError(f"{path}: labels go up to {count - 1}; number the classes from 0")
         return labels, [str(label) for label in range(count)]
     if classes.ndim != 1 or len(classes) < count:
-        raise ValueError(f"{path}: {len(classes)} classes are named, labels go up to {count - 1}")
+        raise UserError(f"{path}: {len(classes)} classes are named, labels go up to {count - 1}")
     return labels, [str(name) for name in classes]

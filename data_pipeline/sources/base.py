@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 
 from data_pipeline.batch import Arrays
+from data_pipeline.errors import UserError
 
 DATASETS = (
     "mnist",
@@ -59,20 +60,20 @@ class SourceConfig:
         _one_of("--color", self.color, COLORS)
         _one_of("--on-bad-image", self.on_bad_image, BAD_IMAGE_ACTIONS)
         if self.dataset in ("folder", "npz") and self.source is None:
-            raise ValueError(f"--dataset {self.dataset} needs --source PATH")
+            raise UserError(f"--dataset {self.dataset} needs --source PATH")
         if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"--image-size {self.image_size}: must be at least 1")
+            raise UserError(f"--image-size {self.image_size}: must be at least 1")
         if not 0 < self.test_fraction < 1:
-            raise ValueError(f"--test-fraction {self.test_fraction}: must lie between 0 and 1")
+            raise UserError(f"--test-fraction {self.test_fraction}: must lie between 0 and 1")
         if self.download_timeout <= 0:
-            raise ValueError(f"--download-timeout {self.download_timeout}: must be positive")
+            raise UserError(f"--download-timeout {self.download_timeout}: must be positive")
         if self.download_retries < 0:
-            raise ValueError(f"--download-retries {self.download_retries}: must not be negative")
+            raise UserError(f"--download-retries {self.download_retries}: must not be negative")
 
 
 def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{flag} {value}: expected one of {', '.join(choices)}")
+        raise UserError(f"{flag} {value}: expected one of {', '.join(choices)}")
 
 
 @dataclass(frozen=True)

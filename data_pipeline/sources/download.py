@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from data_pipeline.errors import UserError
 from data_pipeline.progress import Progress
 from data_pipeline.sources.base import SourceConfig
 from data_pipeline.transfer import DISK_FULL, Patience, TransferError, fetch
@@ -85,7 +86,7 @@ def download(
                 if error.errno not in DISK_FULL:
                     raise
                 part.unlink(missing_ok=True)
-                raise ValueError(
+                raise UserError(
                     f"{target.parent}: disk full; choose another --download-dir"
                 ) from error
             os.replace(part, target)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.batch import Arrays
+from data_pipeline.errors import UserError
 from data_pipeline.progress import Progress
 from data_pipeline.sources.base import SourceConfig, SourceData, hold_out
 from data_pipeline.sources.images import LazyImages, is_grey, open_image, upright
@@ -70,12 +71,12 @@ def load_folder(config: SourceConfig, progress: Progress) -> SourceData:
     assert config.source is not None
     root = config.source.expanduser()
     if not root.is_dir():
-        raise ValueError(f"--source {config.source}: no such folder")
+        raise UserError(f"--source {config.source}: no such folder")
     files = list(_files(root))
     images, odd = _check(files, progress)
     _report(odd, config, progress)
     if not images:
-        raise ValueError(f"--source {config.source}: no images in it")
+        raise UserError(f"--source {config.source}: no images in it")
     shape = _shape(images, config)
     classes = sorted({i.file.label for i in images if i.file.label is not None})
     labels = np.array(
@@ -171,7 +172,7 @@ def _look(file: _File) -> _Image | str:
 def _report(odd: Sequence[tuple[str, str]], config: SourceConfig, progress: Progress) -> None:
     if odd and config.on_bad_image == "fail":
         more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
-        raise ValueError(
+        raise UserError(
             f"--source {config.source}: {odd[0][0]}: {odd[0][1]}{more}; "
             "remove it or pass --on-bad-image skip"
         )
@@ -191,7 +192,7 @@ def _shape(images: Sequence[_Image], config: SourceConfig) -> tuple[int, int, in
     if len(sizes) > 1:
         (most, _), (other, _), *_ = sizes.most_common()
         example = next(i.file.place for i in images if (i.width, i.height) == other)
-        raise ValueError(
+        raise UserError(
             f"--source {config.source}: images differ in size ({len(sizes)} sizes; most are "
             f"{most[0]}x{most[1]}, {example} is {other[0]}x{other[1]}); give --image-size"
         )

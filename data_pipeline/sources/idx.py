@@ -8,6 +8,8 @@ import zlib
 
 import numpy as np
 
+from data_pipeline.errors import UserError
+
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -24,7 +26,7 @@ def gunzip(data: bytes, where: str) -> bytes:
     try:
         return gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{where}: damaged gzip file ({error}); fetch it again") from error
+        raise UserError(f"{where}: damaged gzip file ({error}); fetch it again") from error
 
 
 def parse_idx(data: bytes, where: str) -> np.ndarray:
@@ -48,13 +50,13 @@ def parse_idx(data: bytes, where: str) -> np.ndarray:
         If it is not IDX, not of bytes, or its length is not what its head says.
     """
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != 8:
-        raise ValueError(f"{where}: not an IDX file of unsigned bytes")
+        raise UserError(f"{where}: not an IDX file of unsigned bytes")
     dims = data[3]
     head = 4 + 4 * dims
     if len(data) < head or dims == 0:
-        raise ValueError(f"{where}: cut in the IDX header")
+        raise UserError(f"{where}: cut in the IDX header")
     shape = struct.unpack(f">{dims}I", data[4:head])
     count = int(np.prod(shape, dtype=np.uint64))
     if len(data) - head != count:
-        raise ValueError(f"{where}: holds {len(data) - head} bytes, its header says {count}")
+        raise UserError(f"{where}: holds {len(data) - head} bytes, its header says {count}")
     return np.frombuffer(data, np.uint8, offset=head).reshape(shape)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_pipeline.errors import UserError
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -51,9 +53,7 @@ class LazyImages:
             try:
                 images[place] = self._decode(self.paths[row])
             except Exception as error:  # it was good when it was checked
-                raise ValueError(
-                    f"{self.paths[row]}: changed while it was read: {error}"
-                ) from error
+                raise UserError(f"{self.paths[row]}: changed while it was read: {error}") from error
         return images
 
     def _decode(self, path: Path) -> np.ndarray:
@@ -74,12 +74,12 @@ def open_image(path: Path) -> Image.Image:
     try:
         image = Image.open(path, formats=_formats())
     except UnidentifiedImageError:
-        raise ValueError("not an image") from None
+        raise UserError("not an image") from None
     except Image.DecompressionBombError:
-        raise ValueError(f"more than {2 * MAX_PIXELS:,} pixels") from None
+        raise UserError(f"more than {2 * MAX_PIXELS:,} pixels") from None
     if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise ValueError(f"{image.width}x{image.height} are more than {MAX_PIXELS:,} pixels")
+        raise UserError(f"{image.width}x{image.height} are more than {MAX_PIXELS:,} pixels")
     return image
 
 
@@ -92,7 +92,7 @@ def upright(image: Image.Image) -> Image.Image:
         high = np.asarray(image).astype(np.uint16) >> 8
         return Image.fromarray(high.astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError("32 bits a pixel; make it 8 or 16")
+        raise UserError("32 bits a pixel; make it 8 or 16")
     if image.has_transparency_data:
         grey = image.mode in GREY_MODES
         layer = image.convert("RGBA")

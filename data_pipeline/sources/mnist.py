@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.batch import Arrays
+from data_pipeline.errors import UserError
 from data_pipeline.progress import Progress
 from data_pipeline.sources.base import SourceConfig, SourceData
 from data_pipeline.sources.download import DownloadError, download, download_folder, sum_fault
@@ -53,14 +54,14 @@ def load_mnist_family(config: SourceConfig, progress: Progress) -> SourceData:
 def _arrays(arrays: dict[str, np.ndarray], split: str, family: Family, origin: str) -> Arrays:
     images, labels = arrays[f"{split}-images"], arrays[f"{split}-labels"]
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-        raise ValueError(
+        raise UserError(
             f"{origin}: {split} images {images.shape} and labels {labels.shape} do not match"
         )
     if family.transposed:
         images = np.ascontiguousarray(images.transpose(0, 2, 1))
     labels = labels.astype(np.int64) - family.first_label
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(family.classes):
-        raise ValueError(f"{origin}: {split} labels lie outside the {len(family.classes)} classes")
+        raise UserError(f"{origin}: {split} labels lie outside the {len(family.classes)} classes")
     return Arrays(images[:, None], labels, np.arange(len(labels), dtype=np.int64))
 
 
@@ -72,7 +73,7 @@ def _find(config: SourceConfig, family: Family, progress: Progress) -> Found:
         folder = config.source.expanduser()
         found = _read_folder(folder, family, config.check_sums)
         if found is None:
-            raise ValueError(
+            raise UserError(
                 f"--source {config.source}: {_missing(folder, family)}; "
                 f"need {', '.join(f.name for f in family.files)} (or .gz)"
             )
@@ -87,14 +88,14 @@ def _find(config: SourceConfig, family: Family, progress: Progress) -> Found:
         if found is not None:
             return found
     if not config.download:
-        raise ValueError(_not_found(config, family, "downloading is off (--download False)"))
+        raise UserError(_not_found(config, family, "downloading is off (--download False)"))
     try:
         _download(config, family, kept, progress)
     except DownloadError as error:
-        raise ValueError(_not_found(config, family, f"the download failed: {error}")) from error
+        raise UserError(_not_found(config, family, f"the download failed: {error}")) from error
     found = _read_folder(kept, family, config.check_sums)
     if found is None:
-        raise ValueError(f"{kept}: {_missing(kept, family)} in what was downloaded")
+        raise UserError(f"{kept}: {_missing(kept, family)} in what was downloaded")
     return found
 
 
@@ -153,10 +154,10 @@ def _member(archive: Path, name: str) -> bytes:
         with zipfile.ZipFile(archive) as packed:
             inner = next((n for n in packed.namelist() if n.rsplit("/", 1)[-1] == name), None)
             if inner is None:
-                raise ValueError(f"{archive}: no {name} in it")
+                raise UserError(f"{archive}: no {name} in it")
             return packed.read(inner)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise ValueError(f"{archive}: damaged zip file ({error}); fetch it again") from error
+        raise UserError(f"{archive}: damaged zip file ({error}); fetch it again") from error
 
 
 def _checked(data: bytes, file: RawFile, where: str, check: bool) -> tuple[bytes, dict[str, Any]]:
@@ -165,12 +166,12 @@ def _checked(data: bytes, file: RawFile, where: str, check: bool) -> tuple[bytes
     packed_sum = hashlib.sha256(data).hexdigest() if packed else ""
     if packed and file.packed is not None and file.content is None:
         if check and packed_sum != file.packed:
-            raise ValueError(_wrong_sum(where, file.name, packed_sum, file.packed))
+            raise UserError(_wrong_sum(where, file.name, packed_sum, file.packed))
         return gunzip(data, where), {"sha256_packed": packed_sum, "checked": check}
     content = gunzip(data, where)
     found = hashlib.sha256(content).hexdigest()
     if check and file.content is not None and found != file.content:
-        raise ValueError(_wrong_sum(where, file.name, found, file.content))
+        raise UserError(_wrong_sum(where, file.name, found, file.content))
     return content, {"sha256": found, "checked": check and file.content is not None}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_pipeline.errors import UserError
 from evaluation.figures.style import Theme, new_figure, themed, wrap
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def scatter_panels(
     """
     for panel in panels:
         if panel.points.shape != (len(labels), 2):
-            raise ValueError(
+            raise UserError(
                 f"{panel.title}: points of shape {(len(labels), 2)} are needed, "
                 f"got {panel.points.shape}"
             )

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_pipeline.errors import UserError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -159,7 +161,7 @@ def bare(axes: Axes) -> None:
 def to_display(images: np.ndarray) -> np.ndarray:
     """Turn (n, C, H, W) images into (n, H, W) or (n, H, W, 3) floats in [0, 1]."""
     if images.ndim != 4:
-        raise ValueError(f"images: shape (n, C, H, W) is needed, got {images.shape}")
+        raise UserError(f"images: shape (n, C, H, W) is needed, got {images.shape}")
     values: np.ndarray = images.astype(np.float32)
     if np.issubdtype(images.dtype, np.integer):
         values = values / 255

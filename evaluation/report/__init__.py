@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.errors import UserError
 from evaluation.figures import DARK, LIGHT, Picture, pictures, pixels
 from evaluation.files import write_text
 from evaluation.folder import Folder
@@ -79,7 +80,7 @@ def write_report(out_dir: Path) -> Path:
     )
     size = len(html.encode())
     if size > MOST_BYTES:
-        raise ValueError(
+        raise UserError(
             f"{out_dir}: the report would take {size / 1e6:.1f} MB, more than "
             f"{MOST_BYTES / 1e6:.0f} MB; evaluate fewer runs at a time"
         )

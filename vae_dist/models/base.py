@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from data_pipeline.errors import UserError
 from vae_dist.models.config import ModelConfig
 
 LINEAR_LOGVAR, EXTRA_LOGVAR = 10.0, 5.0
@@ -43,7 +44,7 @@ def check_shape(name: str, image_shape: tuple[int, int, int], wanted: tuple[int,
     """Refuse an image shape that a model is not made for."""
     if image_shape != wanted:
         have, want = ("x".join(map(str, s)) for s in (image_shape, wanted))
-        raise ValueError(
+        raise UserError(
             f"--model-type {name}: made for images {want}, the data holds {have};"
             " choose fc, fc_conv or conv, which take any shape"
         )
@@ -80,7 +81,7 @@ class VAEModel(nn.Module, ABC):
         self.latent_size = config.latent_size
         self.num_classes = num_classes if config.conditional else 0
         if config.conditional and num_classes < 1:
-            raise ValueError("--conditional: the data has no classes; leave the flag out")
+            raise UserError("--conditional: the data has no classes; leave the flag out")
         self.code_size = self.latent_size + self.num_classes
         """Inputs of the decoder: the latents, then the label one-hot."""
         self.normalisation = config.normalise

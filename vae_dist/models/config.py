@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from data_pipeline.errors import UserError
 from vae_dist.models.registry import MODELS
 
 
@@ -42,16 +43,16 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.model_type not in MODELS:
-            raise ValueError(
+            raise UserError(
                 f"--model-type {self.model_type}: unknown; choose one of {', '.join(MODELS)}"
             )
         for name in ("latent_size", "conv_width", "conv_depth"):
             if getattr(self, name) < 1:
                 flag = "--" + name.replace("_", "-")
-                raise ValueError(f"{flag} {getattr(self, name)}: must be at least 1")
+                raise UserError(f"{flag} {getattr(self, name)}: must be at least 1")
         if not self.model_multiplier >= 0.25:
-            raise ValueError(f"--model-multiplier {self.model_multiplier}: must be at least 0.25")
+            raise UserError(f"--model-multiplier {self.model_multiplier}: must be at least 0.25")
         if not 1 <= self.split_filter <= 6:
-            raise ValueError(f"--split-filter {self.split_filter}: must lie in 1..6")
+            raise UserError(f"--split-filter {self.split_filter}: must lie in 1..6")
         if self.normalise not in ("none", "set", "image"):
-            raise ValueError(f"--normalise {self.normalise}: choose none, set or image")
+            raise UserError(f"--normalise {self.normalise}: choose none, set or image")

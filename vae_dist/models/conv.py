@@ -7,6 +7,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data_pipeline.errors import UserError
 from vae_dist.models.base import VAEModel, with_label_planes
 from vae_dist.models.config import ModelConfig
 
@@ -61,7 +62,7 @@ class ResidualConvolutional(VAEModel):
     def build(self, config: ModelConfig) -> None:
         channels, height, width = self.image_shape
         if not (min(height, width) >= 8 and max(height, width) <= 128):
-            raise ValueError(
+            raise UserError(
                 f"--model-type conv: takes sides of 8 to 128 pixels, the data's are"
                 f" {height}x{width}; resize them with prepare"
             )

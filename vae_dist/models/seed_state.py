@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from data_pipeline.errors import UserError
+
 _LAYERS = ("fc1", "fc21", "fc22", "fc3", "fc4")
 
 
@@ -32,7 +34,7 @@ def import_seed_state(state_dict: Mapping[str, Tensor], model_type: str) -> dict
     """
     dimensions = {"fc": 2, "fc_conv": 4}.get(model_type)
     if dimensions is None:
-        raise ValueError(
+        raise UserError(
             f"--model-type {model_type}: seed checkpoints are taken for fc and fc_conv only,"
             " the models that trained there"
         )
@@ -40,10 +42,10 @@ def import_seed_state(state_dict: Mapping[str, Tensor], model_type: str) -> dict
     wanted = {f"{layer}.{part}" for layer in _LAYERS for part in ("weight", "bias")}
     if set(state) != wanted:
         odd = ", ".join(sorted(set(state) ^ wanted))
-        raise ValueError(f"not a checkpoint of the seed's {model_type}: names differ in {odd}")
+        raise UserError(f"not a checkpoint of the seed's {model_type}: names differ in {odd}")
     if state["fc1.weight"].ndim != dimensions:
         other = "fc_conv" if model_type == "fc" else "fc"
-        raise ValueError(f"this seed checkpoint holds {other}: give --model-type {other}")
+        raise UserError(f"this seed checkpoint holds {other}: give --model-type {other}")
     return state
 
 
@@ -51,6 +53,6 @@ def seed_model(state_dict: Mapping[str, Tensor]) -> tuple[str, int]:
     """Model type and latent size of a seed checkpoint's ``state_dict``."""
     state = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
     if "fc1.weight" not in state or "fc21.weight" not in state:
-        raise ValueError("not a checkpoint of the seed's fc or fc_conv: fc1 or fc21 is missing")
+        raise UserError("not a checkpoint of the seed's fc or fc_conv: fc1 or fc21 is missing")
     model_type = "fc" if state["fc1.weight"].ndim == 2 else "fc_conv"
     return model_type, state["fc21.weight"].shape[0]

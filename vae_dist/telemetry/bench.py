@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from data_pipeline.errors import UserError
 from data_pipeline.order import World
 from vae_dist.losses import LossConfig
 from vae_dist.models import ModelConfig, build_model
@@ -33,11 +34,11 @@ class TelemetryBenchConfig:
 
     def __post_init__(self) -> None:
         if self.pairs < 1:
-            raise ValueError(f"--pairs {self.pairs}: must be 1 or more")
+            raise UserError(f"--pairs {self.pairs}: must be 1 or more")
         if not self.turn_seconds > 0:
-            raise ValueError(f"--turn-seconds {self.turn_seconds}: must be above 0")
+            raise UserError(f"--turn-seconds {self.turn_seconds}: must be above 0")
         if self.batch_size < 1:
-            raise ValueError(f"--batch-size {self.batch_size}: must be 1 or more")
+            raise UserError(f"--batch-size {self.batch_size}: must be 1 or more")
 
 
 def measure(config: TelemetryBenchConfig, telemetry: TelemetryConfig) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from data_pipeline.errors import UserError
 from vae_dist.telemetry.device import Device, NullDevice
 from vae_dist.telemetry.nvml import Nvml, NvmlUnavailable
 from vae_dist.telemetry.visible import Card, Choice, find, find_uuid, local_rank, visible
@@ -54,7 +55,7 @@ def open_device(
             choice = find(names[place % len(names)], cards)
             if choice is None:
                 known = ", ".join(f"{card.index} {card.uuid}" for card in cards) or "no GPU"
-                raise ValueError(
+                raise UserError(
                     f"--telemetry-device {names[place % len(names)]}: NVML lists {known}"
                 )
         if choice is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from data_pipeline.errors import UserError
+
 
 @dataclass(kw_only=True)
 class TelemetryConfig:
@@ -19,16 +21,16 @@ class TelemetryConfig:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.telemetry_interval) and self.telemetry_interval >= 0):
-            raise ValueError(
+            raise UserError(
                 f"--telemetry-interval {self.telemetry_interval}: need seconds, 0 or more"
             )
         if 0 < self.telemetry_interval < 0.05:
-            raise ValueError(
+            raise UserError(
                 f"--telemetry-interval {self.telemetry_interval}: the shortest is 0.05 (one PCIe "
                 "reading takes 20 ms); 0 switches the sampler off"
             )
         if not all(part.strip() for part in self.telemetry_device.split(",")):
-            raise ValueError(
+            raise UserError(
                 f"--telemetry-device {self.telemetry_device!r}: auto, none, an index, a UUID, "
                 "or several of the last two between commas"
             )

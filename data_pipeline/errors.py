@@ -1,0 +1,44 @@
+"""What the user got wrong, told apart from bugs by type and not by guessing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class UserError(ValueError):
+    """The user's input, files or machine are at fault: one line, exit code 2, no traceback.
+
+    Raised on purpose only. The message names what is wrong, where, and the fix. Any other
+    exception that leaves a command is a bug and keeps its traceback.
+    """
+
+
+@contextmanager
+def files_of_user(what: str, fix: str = "") -> Iterator[None]:
+    """Turn an ``OSError`` into a `UserError` where the user's files are opened or written.
+
+    Parameters
+    ----------
+    what : str
+        What was being done to which file, as in ``"--out runs/a: cannot be written"``.
+    fix : str
+        What to do about it; may be left out where the reason says it.
+
+    Raises
+    ------
+    UserError
+        ``WHAT (REASON: PATH); FIX``, from the ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what} ({reason_of(error)})" + (f"; {fix}" if fix else "")) from error
+
+
+def reason_of(error: OSError) -> str:
+    """An ``OSError`` in a few words: its reason, and its path where it has one."""
+    reason = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
+    path = error.filename
+    return f"{reason}: {os.fsdecode(path)}" if isinstance(path, str | bytes) else reason
