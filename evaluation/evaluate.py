@@ -15,7 +15,7 @@ from evaluation.backends import Backends
 from evaluation.cache import Cache
 from evaluation.comparison import Comparison
 from evaluation.results import Results, write_results
-from evaluation.runs import encode_runs, read_splits
+from evaluation.runs import check_runs, encode_runs, read_splits
 from evaluation.settings import EvaluateConfig
 from evaluation.stages import Stages
 
@@ -60,6 +60,9 @@ def evaluate(
     if config.data is None:
         raise UserError("--data: give a data folder that vae-dist prepare wrote")
     data = open_data(config.data)
+    warnings = check_runs(config, data)
+    for warning in warnings:
+        tell(f"warning: {warning}")
     out = config.out or Path("eval") / data.manifest.name
     cache = Cache(config.cache or out.parent / ".cache", fresh=config.fresh)
     splits = read_splits(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from evaluation.items import file_name
 from evaluation.results import Failure, RunInfo
 from evaluation.settings import EvaluateConfig
 from evaluation.stages import Stages, cost_arrays
+from vae_dist.checkpoint import resolve_checkpoint
+from vae_dist.run_data import check_data, data_of
 from vae_dist.run_folder import Run, load_run
 
 
@@ -36,6 +39,29 @@ def read_splits(data: DataFolder) -> dict[str, Images]:
         "train": Images(images[order], labels[order], index[order]),
         "test": Images(test.images, test.labels, test.index),
     }
+
+
+def check_runs(config: EvaluateConfig, data: DataFolder) -> list[str]:
+    """Refuse runs that were not trained on these data; return what has to be said of the others.
+
+    Light, so that it comes before any work. A run that cannot be read is passed over: it is
+    listed as failed when it is encoded.
+
+    Raises
+    ------
+    UserError
+        If a run was trained on another split or on other images, unless allowed.
+    """
+    warnings = []
+    for path in config.runs:
+        trained_on: dict[str, Any] = {}  # a checkpoint of the 2018 program says nothing
+        if not path.is_file():
+            try:
+                trained_on = data_of(resolve_checkpoint(path, config.which))
+            except UserError:
+                continue
+        warnings.append(check_data(str(path), trained_on, data, allow=config.allow_other_data))
+    return [warning for warning in warnings if warning]
 
 
 Encoded = tuple[RunInfo, Run, dict[str, np.ndarray]]

@@ -22,6 +22,9 @@ class EvaluateConfig:
     """Run folders, checkpoint folders or .pth.tar files of the 2018 program."""
     data: str | None = None
     """The data folder: a path or a URL."""
+    allow_other_data: bool = False
+    """Also score runs that were trained on other data, another split of the same images included;
+    the report says so."""
     out: Path | None = None
     """Folder to write to (eval/NAME of the data set if left out)."""
     protocol: str = "quick"

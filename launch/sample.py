@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ class SampleConfig:
 
     data: str | None = None
     """Data folder of the images that are reconstructed; the run's own if left out."""
+
+    allow_other_data: bool = False
+    """Use images that the model was not trained for, another split of the same ones included."""
 
     which: Literal["best", "last"] = "best"
     """Which of a run's checkpoints."""
@@ -149,6 +153,8 @@ def _images(config: SampleConfig, run: Run) -> tuple[Tensor, Tensor]:
             f"{path}: images are {data.manifest.image_shape}, the model's {run.image_shape};"
             " give the --data it was trained on"
         )
+    if note := run.check_data(data, allow=config.allow_other_data):
+        print(f"warning: {note}", file=sys.stderr)
     if config.split not in data.manifest.splits:
         have = ", ".join(data.manifest.splits)
         raise UserError(f"--split {config.split}: {path} has {have}")

@@ -27,13 +27,7 @@ def write_run_files(folder: RunFolder, state: TrainState, data: DataFolder) -> N
             "image_shape": list(manifest.image_shape),
             "num_classes": len(manifest.classes),
             "classes": list(manifest.classes),
-            "data": {
-                "path": str(data.path),
-                "name": manifest.name,
-                "fingerprint": manifest.fingerprint,
-                "mean": list(manifest.mean),
-                "std": list(manifest.std),
-            },
+            "data": state.trained_on,
             **state.settings.as_dict(),
         },
     )

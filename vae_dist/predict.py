@@ -59,7 +59,7 @@ def predict(
         if split in data.manifest.splits
     }
     state = TrainState(settings, data.manifest, accelerator, loaders["train"].steps_per_epoch)
-    origin = restore(state, folder.checkpoints)
+    origin = restore(state, folder.checkpoints, data)
     print(origin.replace("resuming", "using"))
     folder.path.mkdir(parents=True, exist_ok=True)
     if not (folder.path / "config.json").exists():

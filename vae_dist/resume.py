@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.errors import UserError
+from data_pipeline.folder import DataFolder
 from vae_dist.checkpoint import (
     CheckpointConfig,
     checkpoint_path,
@@ -21,6 +22,7 @@ from vae_dist.checkpoint import (
     save_checkpoint,
 )
 from vae_dist.models import import_seed_state
+from vae_dist.run_data import check_data, continue_on, data_of, describe_data
 from vae_dist.state import Counters, TrainState
 
 
@@ -72,6 +74,7 @@ def save(state: TrainState, folder: Path, config: CheckpointConfig, *, best: boo
             "epoch": counters.epoch + counters.step_in_epoch / state.steps_per_epoch,
             "world_size": state.world.size,
             "best": state.best,
+            "data": state.trained_on,
         }
         try:
             target = save_checkpoint(folder, state.objective.state_dict(), trainer, meta)
@@ -89,7 +92,7 @@ def save(state: TrainState, folder: Path, config: CheckpointConfig, *, best: boo
     return checkpoint_path(folder, counters.step)
 
 
-def restore(state: TrainState, checkpoints: Path) -> str:
+def restore(state: TrainState, checkpoints: Path, data: DataFolder) -> str:
     """Bring a fresh state to where ``--resume`` says, before `TrainState.wrap`.
 
     Parameters
@@ -97,6 +100,8 @@ def restore(state: TrainState, checkpoints: Path) -> str:
     state : TrainState
     checkpoints : Path
         The run's own ``checkpoints`` folder, which ``--resume auto`` looks into.
+    data : DataFolder
+        What the run is to go on with.
 
     Returns
     -------
@@ -105,10 +110,11 @@ def restore(state: TrainState, checkpoints: Path) -> str:
 
     Raises
     ------
-    ValueError
+    UserError
         If what ``--resume`` names is not there, not whole, or of another model or data.
     """
     resume = state.settings.run.resume
+    state.trained_on = describe_data(data)
     if not resume:
         return "starting afresh"
     if resume == "auto":
@@ -120,6 +126,10 @@ def restore(state: TrainState, checkpoints: Path) -> str:
     else:
         checkpoint = resolve_checkpoint(Path(resume), which="last")
     weights, trainer, meta = load_checkpoint(checkpoint)
+    trained_on = data_of(checkpoint)
+    allow = state.settings.run.allow_other_data
+    note = check_data(str(checkpoint), trained_on, data, allow=allow)
+    state.trained_on = continue_on(trained_on, data)
     _load_weights(state, weights, checkpoint)
     _check_path(trainer, state, checkpoint)
     # Moments come from the checkpoint; rates and other options are those of the flags.
@@ -136,7 +146,8 @@ def restore(state: TrainState, checkpoints: Path) -> str:
     if state.world.rank == 0:  # the sums are of all processes together
         state.window = trainer["window"].to(state.device)
         state.epoch_sums = trainer["epoch_sums"].to(state.device)
-    return f"resuming {checkpoint} at step {meta['step']}" + _new_plan(trainer, state)
+    told = f"resuming {checkpoint} at step {meta['step']}" + _new_plan(trainer, state)
+    return f"{told}; warning: {note}" if note else told
 
 
 def _check_path(trainer: dict[str, Any], state: TrainState, checkpoint: Path) -> None:
@@ -227,4 +238,7 @@ def _restore_seed(state: TrainState, path: Path) -> str:
     state.counters = Counters(epoch=epoch, step=steps)
     state.scheduler.last_epoch = steps
     _set_rates(state)
-    return f"resuming {path}, a checkpoint of the 2018 program, after epoch {epoch}"
+    return (
+        f"resuming {path}, a checkpoint of the 2018 program, after epoch {epoch}; it does not say "
+        "which images it was trained on, so that was not checked"
+    )

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from data_pipeline.errors import UserError
+from data_pipeline.folder import DataFolder
 from vae_dist.checkpoint import (
     SCHEMA,
     load_checkpoint,
@@ -28,6 +29,7 @@ from vae_dist.checkpoint import (
 from vae_dist.losses import LossConfig
 from vae_dist.models import ModelConfig, build_model, import_seed_state, seed_model
 from vae_dist.objective import Objective
+from vae_dist.run_data import check_data, data_of
 
 _PACKAGES = ("torch", "torchvision", "accelerate", "webdataset", "numpy", "safetensors", "kornia")
 
@@ -138,6 +140,10 @@ class Run:
     content_hash: str
     path: Path
 
+    def check_data(self, data: DataFolder, *, allow: bool) -> str:
+        """Refuse data that the run does not belong to; see `vae_dist.run_data.check_data`."""
+        return check_data(self.name, self.config.get("data", {}), data, allow=allow)
+
 
 def load_run(path: str | Path, device: torch.device | str = "cpu", which: str = "best") -> Run:
     """Rebuild a model from a run folder, a checkpoint folder or a 2018 ``.pth.tar``.
@@ -179,6 +185,7 @@ def load_run(path: str | Path, device: torch.device | str = "cpu", which: str = 
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{checkpoint}: weights do not fit config.json ({reason})") from error
+    config["data"] |= data_of(checkpoint)
     decisive = json.dumps([meta["sha256"]["model.safetensors"], config["model"]], sort_keys=True)
     return Run(
         name=folder.name,

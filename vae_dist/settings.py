@@ -48,6 +48,8 @@ class RunConfig:
     or a .pth.tar of the 2018 program."""
     status_file: Path | None = None
     """Keep a copy of status.json here too, where a batch script can find it."""
+    allow_other_data: bool = False
+    """Use the model that --resume names on other data than it was trained on."""
     overwrite: bool = False
     """Start over where RUNS_DIR/NAME holds a run already."""
     expect_world_size: int = 0

@@ -88,6 +88,7 @@ class TrainState:
             self.augment = Augment(run.seed)
         self.counters = Counters(epoch=run.start_epoch, step=run.start_epoch * steps_per_epoch)
         self.order: dict[str, Any] = {}
+        self.trained_on: dict[str, Any] = {}  # of vae_dist.run_data
         self.best: float | None = None
         self.running = self._zeros(2)
         self.window = self._zeros(len(SUMS))

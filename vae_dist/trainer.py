@@ -96,7 +96,7 @@ class Trainer:
             settings, self.data.manifest, self.accelerator, self.train_loader.steps_per_epoch
         )
         self.state.order = self.loaders.order
-        self.origin = restore(self.state, self.folder.checkpoints)
+        self.origin = restore(self.state, self.folder.checkpoints, self.data)
         self.fit = Fit(self.state)  # may run out of memory on purpose
         self.memory = OutOfMemoryObserver(
             self.folder.path, self.world.rank, self.state.device, settings.memory
