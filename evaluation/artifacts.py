@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation.backend_cpu import Pca
+from evaluation.backends.cpu import Pca
 from evaluation.encode import Images, pictures
 from evaluation.files import write_arrays, write_text
-from evaluation.results import RunInfo
+from evaluation.results.records import RunInfo
 from evaluation.sampling import rows_of
 from vae_dist import metrics
-from vae_dist.run_folder import Run
+from vae_dist.run.folder import Run
 
 ORIGINALS = 20
 TRAIN_SAMPLE = 10_000
@@ -23,7 +23,7 @@ CURVE_POINTS = 500
 
 
 class Artifacts:
-    """Collects what ``artifacts.npz`` holds; its layout: `evaluation.results`.
+    """Collects what ``artifacts.npz`` holds; its layout: `evaluation.results.records`.
 
     Parameters
     ----------

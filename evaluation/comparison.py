@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 
 from evaluation.artifacts import Artifacts
-from evaluation.backends import Backends
+from evaluation.backends.choose import Backends
 from evaluation.cache import Cache
+from evaluation.embeddings import Methods
 from evaluation.encode import Images, decode_mean, run_figures
 from evaluation.files import write_arrays
 from evaluation.items import Item, Latents
-from evaluation.latents import emptiness, posterior_figures, smoothness
-from evaluation.measure import Measure
-from evaluation.methods import Methods
-from evaluation.protocol import Points, make_protocol, reference_rows
-from evaluation.results import Results, Row, RunInfo
+from evaluation.measures.latents import emptiness, posterior_figures, smoothness
+from evaluation.measures.measure import Measure
+from evaluation.measures.protocol import Points, make_protocol, reference_rows
+from evaluation.results.records import Results, Row, RunInfo
 from evaluation.runs import Encoded
 from evaluation.settings import EvaluateConfig
 from evaluation.stages import Stages, cost_of
-from vae_dist.run_folder import Run
+from vae_dist.run.folder import Run
 
 UNITS = {
     "recon": "nats",

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from data_pipeline.errors import UserError
 from data_pipeline.order import World, derive_seed
-from evaluation.seeds import training_key
+from evaluation.results.seeds import training_key
 from vae_dist import metrics
-from vae_dist.run_folder import Run
+from vae_dist.run.folder import Run
 
 CHUNK = 500
 FIGURES = ("recon", "recon_mean", "kl", "elbo", "nll", "ssim", "ssim11", "psnr", "mse")

@@ -11,10 +11,10 @@ from typing import Any
 from data_pipeline.errors import UserError
 from data_pipeline.folder import open_data
 from data_pipeline.order import World
-from evaluation.backends import Backends
+from evaluation.backends.choose import Backends
 from evaluation.cache import Cache
 from evaluation.comparison import Comparison
-from evaluation.results import Results, write_results
+from evaluation.results.records import Results, write_results
 from evaluation.runs import check_runs, encode_runs, read_splits
 from evaluation.settings import EvaluateConfig
 from evaluation.stages import Stages

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.results import Embedding
+from evaluation.results.records import Embedding
 
 METHODS = ("raw", "pca", "umap", "vae", "vae_white", "vae_umap", "concat", "ensemble")
 TITLES = {

@@ -16,12 +16,12 @@ from evaluation.cache import Cache
 from evaluation.encode import Images, describe_run, encode_part, join_parts
 from evaluation.files import read_arrays, write_arrays
 from evaluation.items import file_name
-from evaluation.results import Failure, RunInfo
+from evaluation.results.records import Failure, RunInfo
 from evaluation.settings import EvaluateConfig
 from evaluation.stages import Stages, cost_arrays
-from vae_dist.checkpoint import resolve_checkpoint
-from vae_dist.run_data import check_data, data_of
-from vae_dist.run_folder import Run, load_run
+from vae_dist.run.checkpoint import resolve_checkpoint
+from vae_dist.run.data import check_data, data_of
+from vae_dist.run.folder import Run, load_run
 
 
 def read_splits(data: DataFolder) -> dict[str, Images]:

@@ -9,9 +9,9 @@ from typing import Annotated
 import tyro
 
 from data_pipeline.errors import UserError
-from evaluation.backends import CHOICES
+from evaluation.backends.choose import CHOICES
 from evaluation.items import METHODS
-from evaluation.protocol import PROTOCOLS
+from evaluation.measures.protocol import PROTOCOLS
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.results import Stage
+from evaluation.results.records import Stage
 from vae_dist.telemetry import StageTimer
 
 

@@ -25,7 +25,12 @@ COMMANDS = {
 }
 
 # A file launch/inspect.py would hide Python's own from ``python launch/train.py``.
-MODULES = {"inspect": "inspect_folder"}
+MODULES = {
+    "inspect": "inspect_folder",
+    "monitor": "monitor.command",
+    "doctor": "doctor.command",
+    "bench": "bench.command",
+}
 
 MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 

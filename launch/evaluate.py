@@ -14,8 +14,8 @@ from pathlib import Path
 
 from evaluation.evaluate import EvaluateConfig, evaluate
 from evaluation.items import TITLES
-from evaluation.results import Results, leaderboard
-from evaluation.seeds import over_seeds
+from evaluation.results.records import Results, leaderboard
+from evaluation.results.seeds import over_seeds
 from launch.cli import guard
 from launch.config import parse
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     out = config.out or Path("eval") / results.dataset
     if output.projector is not None:
-        from evaluation.projector import write_projector
+        from evaluation.report.projector import write_projector
 
         write_projector(out, output.projector)
     if output.json:

@@ -16,9 +16,9 @@ import tyro
 
 from data_pipeline.errors import UserError
 from data_pipeline.folder import open_data
-from data_pipeline.inspect_folder import inspect, write_picture
-from data_pipeline.loader import LoaderConfig
-from data_pipeline.remote import RemoteConfig, is_remote
+from data_pipeline.folder.describe import inspect, write_picture
+from data_pipeline.load.loader import LoaderConfig
+from data_pipeline.remote.reading import RemoteConfig, is_remote
 from launch.config import parse
 
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipeline.manifest import MANIFEST_NAME, Manifest
-from data_pipeline.prepare import PrepareConfig
+from data_pipeline.folder.manifest import MANIFEST_NAME, Manifest
 from data_pipeline.progress import Progress, Silent
-from data_pipeline.shards import write_folder
 from data_pipeline.sources import SourceConfig, load_source
+from data_pipeline.write.config import PrepareConfig
+from data_pipeline.write.folder import write_folder
 from launch.config import is_first_process, parse
 from launch.progress import make_progress
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from data_pipeline.progress import Progress
-    from vae_dist.run_folder import Run
+    from vae_dist.run.folder import Run
     from vae_dist.sampling import Painter
 
 DESCRIPTION = "Write samples, reconstructions, interpolations, traversals and more as PNG."
@@ -72,7 +72,7 @@ class SampleConfig:
 def main(argv: Sequence[str]) -> int:
     """Run ``vae-dist sample ARGV``; returns the exit code."""
     (config,) = parse("sample", [SampleConfig], argv, DESCRIPTION)
-    from vae_dist.run_folder import load_run
+    from vae_dist.run.folder import load_run
     from vae_dist.sampling import Painter
 
     run = load_run(config.run, device=_device(config.device), which=config.which)

@@ -7,7 +7,7 @@ import sys
 if __name__ == "__main__":  # a launcher runs this file: put the project, not launch/, on the path
     sys.path[0] = sys.path[0] + "/.."
 
-from vae_dist.signals import StopRequest
+from vae_dist.train.signals import StopRequest
 
 EARLY = StopRequest().install() if __name__ == "__main__" else None  # before the slow imports
 
@@ -27,7 +27,7 @@ from launch.config import parse
 
 if TYPE_CHECKING:
     from data_pipeline.folder import DataFolder
-    from vae_dist.settings import Settings
+    from vae_dist.train.settings import Settings
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -63,7 +63,7 @@ def main(argv: Sequence[str], stop: StopRequest | None = None) -> int:
     """Train; see ``vae-dist train --help``."""
     stop = stop or StopRequest().install()
     follow_launcher()
-    from vae_dist.settings import RunConfig, Settings
+    from vae_dist.train.settings import RunConfig, Settings
 
     owners = {f.name: f.default_factory for f in dataclasses.fields(Settings)}
     parsed = parse("train", [TrainingDataConfig, ModeConfig, *owners.values()], argv, DESCRIPTION)  # type: ignore[list-item]
@@ -73,14 +73,14 @@ def main(argv: Sequence[str], stop: StopRequest | None = None) -> int:
     stop.time_limit = settings.run.time_limit
     data = find_data(where, settings)
     if mode.evaluate or mode.predict or mode.predict_train:
-        from vae_dist.predict import predict
+        from vae_dist.train.predict import predict
 
         return predict(
             settings, data, evaluate=mode.evaluate, test=mode.predict, train=mode.predict_train
         )
-    from vae_dist.lost_ranks import explain_lost_ranks, is_lost_ranks
-    from vae_dist.out_of_memory import explain, is_out_of_memory
-    from vae_dist.trainer import Trainer
+    from vae_dist.failures.lost_ranks import explain_lost_ranks, is_lost_ranks
+    from vae_dist.failures.out_of_memory import explain, is_out_of_memory
+    from vae_dist.train.trainer import Trainer
 
     trainer = None
     try:

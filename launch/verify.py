@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import tyro
 
 from data_pipeline.errors import UserError
-from data_pipeline.loader import LoaderConfig
-from data_pipeline.remote import RemoteConfig
-from data_pipeline.verify import verify
+from data_pipeline.folder.verify import verify
+from data_pipeline.load.loader import LoaderConfig
+from data_pipeline.remote.reading import RemoteConfig
 from launch.config import parse
 
 

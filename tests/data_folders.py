@@ -9,8 +9,8 @@ import numpy as np
 
 from data_pipeline.batch import Arrays
 from data_pipeline.folder import DataFolder, open_data
-from data_pipeline.prepare import PrepareConfig
-from data_pipeline.shards import write_folder
+from data_pipeline.write.config import PrepareConfig
+from data_pipeline.write.folder import write_folder
 
 
 @dataclass

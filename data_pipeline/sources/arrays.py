@@ -13,8 +13,8 @@ import numpy as np
 from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError
 from data_pipeline.progress import Progress
+from data_pipeline.remote.transfer import sha256_of
 from data_pipeline.sources.base import SourceConfig, SourceData, hold_out
-from data_pipeline.transfer import sha256_of
 
 IMAGE_WORDS = ("images", "image", "x", "data", "arr_0")
 LABEL_WORDS = ("labels", "label", "targets", "target", "y", "arr_1")

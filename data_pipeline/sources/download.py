@@ -11,8 +11,8 @@ from filelock import FileLock
 
 from data_pipeline.errors import UserError
 from data_pipeline.progress import Progress
+from data_pipeline.remote.transfer import DISK_FULL, Patience, TransferError, fetch
 from data_pipeline.sources.base import SourceConfig
-from data_pipeline.transfer import DISK_FULL, Patience, TransferError, fetch
 
 
 class DownloadError(OSError):

@@ -16,9 +16,9 @@ import numpy as np
 from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError
 from data_pipeline.progress import Progress
+from data_pipeline.remote.transfer import sha256_of
 from data_pipeline.sources.base import SourceConfig, SourceData, hold_out
 from data_pipeline.sources.images import LazyImages, is_grey, open_image, upright
-from data_pipeline.transfer import sha256_of
 
 PARTS = {
     "train": "train",

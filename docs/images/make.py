@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from evaluation.figures import LIGHT, pictures, pixels
-from evaluation.folder import Folder
+from evaluation.results.folder import Folder
 
 NAMES = ("compare", "reconstructions")
 MOST_BYTES = 200_000

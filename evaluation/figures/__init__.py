@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evaluation.figures.pictures import pictures
 from evaluation.figures.style import DARK, LIGHT, Picture, Theme, pixels, png
-from evaluation.folder import Folder
+from evaluation.results.folder import Folder
 
 __all__ = ["DARK", "LIGHT", "Picture", "Theme", "pictures", "pixels", "png", "write_figures"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from evaluation.figures import charts, grids
 from evaluation.figures.style import Picture
-from evaluation.folder import Folder
+from evaluation.results.folder import Folder
 
 MOST_RUNS = 4  # runs with pictures of their own; the best ones where there are more
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from evaluation.figures import charts, of_runs, scatter
 from evaluation.figures.style import Picture
-from evaluation.folder import Folder
-from evaluation.results import TEST_FIGURE, Embedding, Row
+from evaluation.results.folder import Folder
+from evaluation.results.records import TEST_FIGURE, Embedding, Row
 
 MOST_METHODS = 12  # panels of accuracy against k
 MOST_LINES = 40  # lines of the chart of test accuracies

@@ -14,7 +14,6 @@ import numpy as np
 from data_pipeline.errors import UserError
 from evaluation.figures import DARK, LIGHT, Picture, pictures, pixels
 from evaluation.files import write_text
-from evaluation.folder import Folder
 from evaluation.report.explorer import Explorer, explorer
 from evaluation.report.tables import (
     headline,
@@ -26,6 +25,7 @@ from evaluation.report.tables import (
     stage_table,
     structure_table,
 )
+from evaluation.results.folder import Folder
 
 __all__ = ["MOST_BYTES", "write_report"]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from evaluation.figures import DARK, LIGHT
 from evaluation.figures.style import to_display
-from evaluation.folder import Folder
+from evaluation.results.folder import Folder
 
 PANELS = 3
 _LARGEST_CELL = 48  # pixels; larger images are made smaller for the page

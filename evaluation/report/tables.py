@@ -6,10 +6,10 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.folder import Folder
 from evaluation.items import TITLES
-from evaluation.results import TEST_FIGURE, Results, Row
-from evaluation.seeds import over_seeds
+from evaluation.results.folder import Folder
+from evaluation.results.records import TEST_FIGURE, Results, Row
+from evaluation.results.seeds import over_seeds
 
 # Columns of the headline table: key of `leaderboard`, heading, digits, what it means.
 _SCORES = (

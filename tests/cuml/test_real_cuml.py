@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("cuml", reason="make test-cuml installs it in an environment of its own")
 
-from evaluation.backend_cpu import UmapSettings
-from evaluation.backend_cuml import CumlBackend
-from evaluation.backends import Backends
+from evaluation.backends.choose import Backends
+from evaluation.backends.cpu import UmapSettings
+from evaluation.backends.cuml import CumlBackend
 from tests.cuml import double
 
 

@@ -9,7 +9,7 @@ import webdataset
 from sklearn.model_selection import StratifiedKFold
 
 from data_pipeline.folder import open_data
-from data_pipeline.verify import verify
+from data_pipeline.folder.verify import verify
 from tests.data_folders import digits, drawn, written
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipeline.remote.transfer import Patience, TransferError, fetch, read_bytes
 from data_pipeline.sources import SourceConfig, load_source
 from data_pipeline.sources.download import DownloadError, download, sum_fault
-from data_pipeline.transfer import Patience, TransferError, fetch, read_bytes
 from tests.integration.faulty_server import FaultyServer, faulty_server
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

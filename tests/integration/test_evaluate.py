@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.evaluate import BenchEvaluateConfig, bench_evaluate
 from data_pipeline.order import World
-from evaluation.bench import BenchEvaluateConfig, bench_evaluate
 from evaluation.evaluate import EvaluateConfig, evaluate
 from evaluation.files import read_arrays
-from evaluation.results import read_results
+from evaluation.results.records import read_results
 from evaluation.runs import read_splits
 from launch.cli import main as cli
 from tests.data_folders import digits, drawn, written
-from vae_dist.checkpoint import link, save_checkpoint, write_json
 from vae_dist.losses import LossConfig
 from vae_dist.models import ModelConfig, build_model
 from vae_dist.objective import Objective
+from vae_dist.run.checkpoint import link, save_checkpoint, write_json
 
 
 def write_run(folder: Path, data, seed: int = 0, latent_size: int = 4) -> Path:
@@ -222,7 +222,7 @@ def test_two_processes_encode_the_same_latents(tmp_path, data, runs):
 
 def test_world_of_three_covers_every_image_once(data, runs):
     from evaluation.encode import encode_part, join_parts
-    from vae_dist.run_folder import load_run
+    from vae_dist.run.folder import load_run
 
     run, splits = load_run(runs[0]), read_splits(data)
     settings = {"seed": 0, "nll_samples": 4, "nll_images": 100}

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from data_pipeline.folder import open_data
-from data_pipeline.loader import LoaderConfig, make_loader
+from data_pipeline.folder.tars import npy_array, npy_bytes, read_tar
+from data_pipeline.folder.verify import find_bad_shards, verify
+from data_pipeline.load.loader import LoaderConfig, make_loader
 from data_pipeline.order import World
-from data_pipeline.tars import npy_array, npy_bytes, read_tar
-from data_pipeline.verify import find_bad_shards, verify
 from launch.cli import main
 from tests.data_folders import digits, drawn, written
 

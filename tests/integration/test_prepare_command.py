@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from data_pipeline.folder import open_data
+from data_pipeline.folder.verify import verify
 from data_pipeline.sources import SourceConfig, load_source
-from data_pipeline.verify import verify
 from launch.cli import main
 from launch.prepare import prepare_missing
 from tests.integration.faulty_server import faulty_server

@@ -14,16 +14,16 @@ import pytest
 import torch
 from filelock import FileLock
 
-from data_pipeline.cache import Cache
 from data_pipeline.folder import open_data
-from data_pipeline.loader import LoaderConfig, make_loader
+from data_pipeline.folder.verify import verify
+from data_pipeline.load.loader import LoaderConfig, make_loader
 from data_pipeline.order import World
 from data_pipeline.progress import Silent
-from data_pipeline.remote import RemoteConfig, join, local_path, read_text
+from data_pipeline.remote.cache import Cache
+from data_pipeline.remote.reading import RemoteConfig, join, local_path, read_text
+from data_pipeline.remote.transfer import Patience, TransferError
 from data_pipeline.sources import SourceConfig
 from data_pipeline.sources.download import download
-from data_pipeline.transfer import Patience, TransferError
-from data_pipeline.verify import verify
 from tests.data_folders import drawn, written
 from tests.integration.faulty_server import FaultyServer, faulty_server
 

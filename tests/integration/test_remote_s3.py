@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from data_pipeline.folder import DataFolder, open_data
-from data_pipeline.loader import LoaderConfig
-from data_pipeline.verify import verify
+from data_pipeline.folder.verify import verify
+from data_pipeline.load.loader import LoaderConfig
 from tests.data_folders import drawn, written
 
 

@@ -8,9 +8,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.loader import LoaderConfig, make_loader
+from data_pipeline.load.loader import LoaderConfig, make_loader
+from data_pipeline.load.stream import _join
 from data_pipeline.order import World
-from data_pipeline.stream import _join
 from tests.data_folders import drawn, written
 
 SOURCE = drawn(train=257, test=41)

@@ -194,8 +194,8 @@ def terminal(command, cwd, seconds) -> str:
 # as they do where memory is short. Telemetry's thread needs address space of its own later.
 LIMITED = """
 import resource, sys
-import vae_dist.fit, vae_dist.trainer
-from vae_dist.fit import Fit
+import vae_dist.memory.plan, vae_dist.train.trainer
+from vae_dist.memory.plan import Fit
 make = Fit.__init__
 def limited(self, state):
     import torch

@@ -17,9 +17,9 @@ import pytest
 import data_pipeline
 from data_pipeline.batch import Arrays
 from data_pipeline.folder import open_data
-from data_pipeline.prepare import PrepareConfig
-from data_pipeline.shards import write_folder
-from data_pipeline.verify import verify
+from data_pipeline.folder.verify import verify
+from data_pipeline.write.config import PrepareConfig
+from data_pipeline.write.folder import write_folder
 from tests.data_folders import ArraySource, drawn, written
 
 
@@ -159,7 +159,9 @@ def test_lazy_images_give_the_same_shards(tmp_path):
 
 
 def test_manifest_follows_its_schema_and_wids_names_the_shards(tmp_path):
-    schema = json.loads((Path(data_pipeline.__file__).parent / "manifest.schema.json").read_text())
+    schema = json.loads(
+        (Path(data_pipeline.__file__).parent / "folder" / "manifest.schema.json").read_text()
+    )
     for layout, samples in (("block", [4, 4, 4, 4, 4]), ("sample", [16] * 5)):
         folder = tmp_path / layout
         data = written(folder, layout=layout, samples_per_shard=16, block_size=4)

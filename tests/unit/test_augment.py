@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipeline.augment import Augment
 from data_pipeline.batch import Arrays
-from data_pipeline.memory import MemoryLoader
+from data_pipeline.load.augment import Augment
+from data_pipeline.load.memory import MemoryLoader
 from data_pipeline.order import World
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 1, 9, 9), dtype=np.uint8)

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from evaluation.backend_cpu import CpuBackend, UmapSettings, fit_umap
-from evaluation.backend_cuml import CumlBackend
-from evaluation.backends import Backends
+from evaluation.backends.choose import Backends
+from evaluation.backends.cpu import CpuBackend, UmapSettings, fit_umap
+from evaluation.backends.cuml import CumlBackend
+from evaluation.backends.search import neighbour_graph
 from evaluation.cache import Cache
+from evaluation.embeddings import Methods
 from evaluation.items import METHODS, Latents
-from evaluation.measure import Measure
-from evaluation.methods import Methods
-from evaluation.protocol import Points, make_protocol
-from evaluation.search import neighbour_graph
+from evaluation.measures.measure import Measure
+from evaluation.measures.protocol import Points, make_protocol
 from tests.cuml import double
 
 RNG = np.random.default_rng(0)

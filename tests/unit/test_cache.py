@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.cache import Cache
-from data_pipeline.transfer import Patience
+from data_pipeline.remote.cache import Cache
+from data_pipeline.remote.transfer import Patience
 
 SIZES = [100, 200, 300, 400, 500]
 CONTENT = [bytes([n]) * size for n, size in enumerate(SIZES)]

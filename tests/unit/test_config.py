@@ -132,7 +132,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("preset", config.preset_names())
 def test_every_preset_is_valid(preset: str) -> None:
     from launch.train import ModeConfig, TrainingDataConfig
-    from vae_dist.settings import Settings
+    from vae_dist.train.settings import Settings
 
     owners = [f.default_factory for f in dataclasses.fields(Settings)]
     parse("train", [TrainingDataConfig, ModeConfig, *owners], ["--preset", preset])
@@ -140,7 +140,7 @@ def test_every_preset_is_valid(preset: str) -> None:
 
 def test_the_seeds_commands_parse() -> None:
     from launch.train import ModeConfig, TrainingDataConfig
-    from vae_dist.settings import Settings
+    from vae_dist.train.settings import Settings
 
     words = [
         "--resume",

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipeline.augment import Augment
 from data_pipeline.batch import Arrays, Batch
-from data_pipeline.loader import LoaderConfig
-from data_pipeline.memory import MemoryLoader
+from data_pipeline.load.augment import Augment
+from data_pipeline.load.loader import LoaderConfig
+from data_pipeline.load.memory import MemoryLoader
+from data_pipeline.load.prefetch import on_device, prefetch
 from data_pipeline.order import World
-from data_pipeline.prefetch import on_device, prefetch
 
 
 def held(count=20, **settings):

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from launch.doctor import conclude, faults, main, run_check
-from launch.findings import Finding
+from launch.doctor.command import conclude, faults, main, run_check
+from launch.doctor.findings import Finding
 
 
 def test_a_check_that_fails_is_a_finding():

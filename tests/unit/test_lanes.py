@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.lanes import BlockTable, Epoch, lane_positions, owned_lanes
-from data_pipeline.manifest import Shard
+from data_pipeline.folder.manifest import Shard
+from data_pipeline.load.lanes import BlockTable, Epoch, lane_positions, owned_lanes
 from data_pipeline.order import World, steps_per_epoch
 
 

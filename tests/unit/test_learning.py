@@ -9,7 +9,7 @@ from vae_dist.models import MODELS, ModelConfig, build_model
 from vae_dist.objective import Objective
 
 CASES = [(name, "ssim") for name in MODELS] + [("fc_conv", "bce"), ("fcn", "mse")]
-"""tests/benchmarks/models_table.py trains every model with every loss on real images."""
+"""benchmarks/models_table.py trains every model with every loss on real images."""
 
 
 def boxes(count: int = 8) -> torch.Tensor:

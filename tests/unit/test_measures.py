@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from evaluation.backends import Backends
+from evaluation.backends.choose import Backends
 from evaluation.cache import Cache
 from evaluation.files import read_arrays
-from evaluation.latents import (
+from evaluation.measures.latents import (
     emptiness,
     lines,
     pairs_of,
@@ -16,9 +16,16 @@ from evaluation.latents import (
     sliced_distance,
     smoothness,
 )
-from evaluation.measure import Measure
-from evaluation.protocol import Points, make_protocol
-from evaluation.results import Embedding, Results, Row, leaderboard, read_results, write_results
+from evaluation.measures.measure import Measure
+from evaluation.measures.protocol import Points, make_protocol
+from evaluation.results.records import (
+    Embedding,
+    Results,
+    Row,
+    leaderboard,
+    read_results,
+    write_results,
+)
 from evaluation.sampling import folds, interval, stratified_rows
 
 RNG = np.random.default_rng(0)

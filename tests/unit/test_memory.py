@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from vae_dist.losses import LossConfig
-from vae_dist.memory import (
+from vae_dist.memory.estimate import (
     _control_group_room,
     activation_bytes,
     available_bytes,
     estimate,
     optimizer_states,
 )
-from vae_dist.micro_batch import Probe, find_micro_batch
+from vae_dist.memory.search import Probe, find_micro_batch
 from vae_dist.models import ModelConfig, build_model
 from vae_dist.objective import Objective
 
@@ -115,7 +115,7 @@ def test_the_estimate_adds_up_and_says_whether_it_fits():
 
 
 def test_optimizers_keep_as_many_tensors_as_they_say():
-    from vae_dist.optim import OptimConfig, build_optimizer
+    from vae_dist.train.optim import OptimConfig, build_optimizer
 
     for name, momentum in [("adam", 0), ("adamw", 0), ("sgd", 0), ("sgd", 0.9), ("rmsprop", 0.9)]:
         weight = torch.nn.Parameter(torch.ones(1000))

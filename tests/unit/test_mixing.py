@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data_pipeline.lanes import BlockTable, Epoch
-from data_pipeline.manifest import Shard
+from data_pipeline.folder.manifest import Shard
+from data_pipeline.load.lanes import BlockTable, Epoch
 
 # Fashion-MNIST's training images with the default settings.
 IMAGES, SHARD, BLOCK, LANES, WINDOW, BATCH = 48000, 8192, 256, 64, 4, 512

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from launch.monitor import _spell_once, newest_run
-from launch.run_reader import TAIL_BYTES, LineReader, RunReader
-from launch.run_view import alerts, frame, sparkline
+from launch.monitor.command import _spell_once, newest_run
+from launch.monitor.reader import TAIL_BYTES, LineReader, RunReader
+from launch.monitor.view import alerts, frame, sparkline
 
 
 def write(path: Path, *objects: dict, mode: str = "a") -> None:

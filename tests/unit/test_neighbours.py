@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from evaluation import search
-from evaluation.search import neighbour_graph
-from evaluation.voting import Neighbours
+from evaluation.backends.choose import search
+from evaluation.backends.search import neighbour_graph
+from evaluation.backends.voting import Neighbours
 
 KS = (1, 5, 10, 25, 50)
 

@@ -5,7 +5,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from vae_dist.optim import OptimConfig, build_optimizer, build_scheduler, lr_factor_at, scaled_lr
+from vae_dist.train.optim import (
+    OptimConfig,
+    build_optimizer,
+    build_scheduler,
+    lr_factor_at,
+    scaled_lr,
+)
 
 
 def rates(config: OptimConfig, steps: int, per_epoch: int, batch_size: int = 64) -> list[float]:

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
+from vae_dist.failures.out_of_memory import OutOfMemoryObserver, advise, explain, is_out_of_memory
 from vae_dist.losses import LossConfig
-from vae_dist.memory import MemoryConfig
-from vae_dist.out_of_memory import OutOfMemoryObserver, advise, explain, is_out_of_memory
-from vae_dist.precision import PrecisionConfig
-from vae_dist.settings import RunConfig, Settings
+from vae_dist.memory.estimate import MemoryConfig
+from vae_dist.train.accelerator import PrecisionConfig
+from vae_dist.train.settings import RunConfig, Settings
 
 GIB = 2**30
 CUDA = torch.device("cuda", 0)

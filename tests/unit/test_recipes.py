@@ -12,7 +12,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from launch.config import PRESETS, parse, preset_names
 from launch.train import ModeConfig, TrainingDataConfig
-from vae_dist.settings import Settings
+from vae_dist.train.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 YAML = sorted((REPOSITORY / "launch" / "accelerate").glob("*.yaml"))

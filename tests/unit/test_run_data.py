@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline.errors import UserError
 from tests.data_folders import ArraySource, drawn, written
-from vae_dist.run_data import check_data, continue_on, describe_data
+from vae_dist.run.data import check_data, continue_on, describe_data
 
 
 def source(**changes: object) -> ArraySource:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from evaluation.results import Results, Row, RunInfo
-from evaluation.seeds import alike, over_seeds, training_key
+from evaluation.results.records import Results, Row, RunInfo
+from evaluation.results.seeds import alike, over_seeds, training_key
 
 CONFIG = {
     "model": {"model_type": "fc"},

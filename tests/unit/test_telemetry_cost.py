@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from launch.bench_telemetry import main
+from benchmarks.telemetry import TelemetryBenchConfig, measure
+from launch.bench.telemetry import main
 from vae_dist.telemetry import TelemetryConfig
-from vae_dist.telemetry.bench import TelemetryBenchConfig, measure
 
 
 @pytest.fixture(scope="module")

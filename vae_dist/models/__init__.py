@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
+from vae_dist.models.article2018 import import_seed_state, seed_model
 from vae_dist.models.base import VAEModel
 from vae_dist.models.config import ModelConfig
 from vae_dist.models.registry import MODELS
-from vae_dist.models.seed_state import import_seed_state, seed_model
 
 __all__ = ["MODELS", "ModelConfig", "VAEModel", "build_model", "import_seed_state", "seed_model"]
 

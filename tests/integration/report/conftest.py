@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import KNeighborsClassifier
 
 from evaluation.files import write_arrays
-from evaluation.results import Embedding, Results, Row, RunInfo, Stage, write_results
+from evaluation.results.records import Embedding, Results, Row, RunInfo, Stage, write_results
 
 NASTY_RUN = "a<b>&'$x$"
 NASTY_CLASS = 'zero <img src=x onerror=alert(1)> "0"'
@@ -30,7 +30,7 @@ def write_folder(
     runs: tuple[str, ...] = ("vae_a",),
     sample: int = 3000,
 ) -> Path:
-    """Write the folder that `evaluation.results` describes, from (images, labels) pairs."""
+    """Write the folder that `evaluation.results.records` describes, from (images, labels) pairs."""
     rng = np.random.default_rng(0)
     (images, labels), (test_images, test_labels) = train, test
     shape = images.shape[1:]

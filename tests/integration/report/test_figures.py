@@ -13,8 +13,8 @@ from PIL import Image
 
 from evaluation.figures import DARK, LIGHT, pictures, write_figures
 from evaluation.files import read_arrays, write_arrays
-from evaluation.folder import Folder
-from evaluation.results import read_results, write_results
+from evaluation.results.folder import Folder
+from evaluation.results.records import read_results, write_results
 
 EXPECTED = [
     "compare", "test_accuracy", "accuracy_against_k", "reconstructions", "samples", "traversals",
@@ -66,7 +66,7 @@ def test_drawing_leaves_pyplot_and_settings_alone(evaluation_folder: Path) -> No
         "import sys, pathlib, matplotlib\n"
         "before = matplotlib.rcParams.copy()\n"
         "from evaluation.figures import DARK, pictures\n"
-        "from evaluation.folder import Folder\n"
+        "from evaluation.results.folder import Folder\n"
         "next(pictures(Folder(pathlib.Path(sys.argv[1])))).draw(DARK)\n"
         "assert matplotlib.rcParams.copy() == before\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
@@ -76,7 +76,7 @@ def test_drawing_leaves_pyplot_and_settings_alone(evaluation_folder: Path) -> No
 
 def test_importing_draws_nothing_in() -> None:
     code = (
-        "import sys, evaluation.figures, evaluation.report, evaluation.projector\n"
+        "import sys, evaluation.figures, evaluation.report, evaluation.report.projector\n"
         "heavy = {'matplotlib', 'bokeh', 'jinja2', 'PIL', 'tensorboard', 'torch'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )

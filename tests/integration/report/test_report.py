@@ -15,7 +15,7 @@ from PIL import Image
 import evaluation.report
 from evaluation.report import MOST_BYTES, write_report
 from evaluation.report.explorer import sprite
-from evaluation.results import Failure, read_results, write_results
+from evaluation.results.records import Failure, read_results, write_results
 
 NASTY = ("<b>", "<img src=x", "onerror=alert(1)>")
 

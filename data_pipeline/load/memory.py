@@ -1,0 +1,75 @@
+"""The loader that holds a split's images in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from data_pipeline.batch import Arrays, Batch
+from data_pipeline.load.loader import Loader, LoaderConfig
+from data_pipeline.order import World, batch_slice, permutation
+
+
+class MemoryLoader(Loader):
+    """Batches gathered from arrays.
+
+    Epoch e walks the permutation that follows from ``(seed, e)``; rank r of R gets the
+    contiguous part ``[len * r // R, len * (r + 1) // R)`` of each global batch.
+    """
+
+    mode = "memory"
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        batch_size: int,
+        world: World,
+        seed: int,
+        shuffle: bool,
+        config: LoaderConfig | None = None,
+        reason: str = "memory: asked for",
+    ) -> None:
+        config = config or LoaderConfig()
+        super().__init__(len(arrays.labels), batch_size, world, config, reason)
+        self.seed = seed
+        self.shuffle = shuffle
+        self.image_shape = arrays.images.shape[1:]
+        images, labels, index = (
+            torch.from_numpy(np.ascontiguousarray(a)).to(config.data_device) for a in arrays
+        )
+        self.images = images.reshape(len(images), -1)  # rows: one copy an image
+        self.labels = labels
+        self.index = index
+
+    def order(self, epoch: int) -> torch.Tensor:
+        """Rows in the order of an epoch."""
+        if not self.shuffle:
+            return torch.arange(self.num_images)
+        return torch.from_numpy(permutation(self.num_images, self.seed, "order", epoch))
+
+    @property
+    def data_device(self) -> str:
+        return self.config.data_device
+
+    @property
+    def in_background(self) -> bool:
+        return False  # gathering a batch takes less time than handing it to a thread
+
+    def read(self, epoch: int, start: int) -> Iterator[Batch]:
+        order = self.order(epoch).to(self.data_device)
+        for step in range(start, self.steps_per_epoch):
+            first, last, size = batch_slice(self.num_images, self.batch_size, step, self.world)
+            rows = order[first:last]
+            images = self.images.index_select(0, rows)
+            begin = step * self.batch_size
+            yield Batch(
+                images=images.view(len(rows), *self.image_shape),
+                labels=self.labels.index_select(0, rows),
+                index=self.index.index_select(0, rows),
+                position=torch.arange(first - begin, last - begin, device=self.data_device),
+                size=size,
+                epoch=epoch,
+                step=step,
+            )

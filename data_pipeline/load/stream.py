@@ -1,0 +1,255 @@
+"""The loader that reads shards as it goes, with a bounded buffer."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Collection, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from data_pipeline.batch import Arrays, Batch
+from data_pipeline.errors import UserError
+from data_pipeline.folder.opening import DataFolder, joined
+from data_pipeline.load.lanes import BlockTable, Epoch, Piece, lane_positions, owned_lanes
+from data_pipeline.load.loader import Loader, LoaderConfig
+from data_pipeline.order import World, batch_slice
+
+
+class BlockReader:
+    """Reads blocks of a split by seeking, through webdataset's own pipeline."""
+
+    def __init__(self, data: DataFolder, split: str, exclude: Collection[str]) -> None:
+        self.data = data
+        self.shards = data.manifest.split(split).shards
+        self.table = BlockTable.of(self.shards, data.manifest.block_size, exclude)
+
+    def read(self, pieces: list[Piece]) -> list[Arrays]:
+        """The images of each piece."""
+        blocks = [
+            (self.shards[self.table.shard[p.block]], int(self.table.number[p.block]))
+            for p in pieces
+        ]
+        return self.data.read_blocks(blocks, [slice(p.first, p.last) for p in pieces])
+
+
+class StreamLoader(Loader):
+    """Batches read from the shards while they are needed.
+
+    With `shuffle` the epoch is cut in lanes (see ``data_pipeline.load.lanes``), of which each
+    rank and each worker owns some; without, each rank reads its part of each global batch
+    in the order in which the images were written.
+    """
+
+    mode = "stream"
+
+    def __init__(
+        self,
+        data: DataFolder,
+        split: str,
+        config: LoaderConfig,
+        world: World,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        exclude: Collection[str],
+        reason: str,
+    ) -> None:
+        if shuffle and config.lanes < world.size:
+            raise UserError(
+                f"--lanes {config.lanes}: must be at least the number of processes ({world.size})"
+            )
+        self.reader = BlockReader(data, split, exclude)
+        super().__init__(int(self.reader.table.count.sum()), batch_size, world, config, reason)
+        self.image_shape = data.manifest.image_shape
+        self.seed = seed
+        self.shuffle = shuffle
+
+    @property
+    def in_background(self) -> bool:
+        return self.config.workers == 0  # worker processes are ahead by themselves
+
+    def read(self, epoch: int, start: int) -> Iterator[Batch]:
+        workers = self.config.workers
+        if workers == 0:
+            yield from self.parts(epoch, start, 0, 1)
+            return
+        parts = DataLoader(
+            _Parts(self, epoch, start),
+            batch_size=None,
+            num_workers=workers,
+            worker_init_fn=_leave_stopping_to_the_trainer,
+        )
+        turn = []
+        for part in parts:  # the workers take turns, in a fixed order
+            if isinstance(part, ValueError):
+                raise part
+            turn.append(part)
+            if not self.shuffle:
+                yield turn.pop()
+            elif len(turn) == workers:
+                yield _join(turn)
+                turn = []
+
+    def parts(self, epoch: int, start: int, worker: int, workers: int) -> Iterator[Batch]:
+        """What one of several workers contributes: its lanes' part of each step, or its steps."""
+        if self.shuffle:
+            return self._lane_parts(epoch, start, worker, workers)
+        return self._ordered(epoch, range(start + worker, self.steps_per_epoch, workers))
+
+    def _lane_parts(self, epoch: int, start: int, worker: int, workers: int) -> Iterator[Batch]:
+        lanes = self.config.lanes
+        plan = Epoch(self.reader.table, lanes, self.config.shuffle_window, self.seed, epoch)
+        mine = owned_lanes(lanes, self.world, worker, workers)
+        longest = -(-self.num_images // lanes)
+        width = int(self.reader.table.count.max()) * self.config.shuffle_window
+        buffer = LaneBuffer(self.reader, plan, mine, min(longest, width), self.image_shape)
+        for step in range(start, self.steps_per_epoch):
+            begin = step * self.batch_size
+            size = min(self.batch_size, self.num_images - begin)
+            position, slot = lane_positions(begin, size, lanes, mine)
+            images, labels, index = buffer.take(slot, (begin + position) // lanes)
+            yield Batch(
+                images=images.view(-1, *self.image_shape),
+                labels=labels,
+                index=index,
+                position=torch.from_numpy(position),
+                size=size,
+                epoch=epoch,
+                step=step,
+            )
+
+    def _ordered(self, epoch: int, steps: range) -> Iterator[Batch]:
+        ends = np.cumsum(self.reader.table.count)
+        for step in steps:
+            first, last, size = batch_slice(self.num_images, self.batch_size, step, self.world)
+            blocks = range(
+                int(np.searchsorted(ends, first, "right")), int(np.searchsorted(ends, last)) + 1
+            )
+            pieces = []
+            for block in blocks if last > first else ():
+                begin = int(ends[block] - self.reader.table.count[block])
+                stop = min(int(ends[block]), last)
+                pieces.append(Piece(block, max(first - begin, 0), stop - begin))
+            arrays = joined(self.reader.read(pieces), self.image_shape)
+            begin = step * self.batch_size
+            yield Batch(
+                images=torch.from_numpy(arrays.images.copy()),
+                labels=torch.from_numpy(arrays.labels.copy()),
+                index=torch.from_numpy(arrays.index.copy()),
+                position=torch.arange(first - begin, last - begin),
+                size=size,
+                epoch=epoch,
+                step=step,
+            )
+
+
+def _leave_stopping_to_the_trainer(worker: int) -> None:
+    """Ignore the stop signals, which schedulers and Ctrl-C send to every process of a group.
+
+    The trainer still needs this worker until it has saved, and ends it.
+    """
+    for name in ("SIGTERM", "SIGINT", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+class LaneBuffer:
+    """The current windows of some lanes, in one block of memory of fixed size."""
+
+    def __init__(
+        self,
+        reader: BlockReader,
+        plan: Epoch,
+        lanes: np.ndarray,
+        width: int,
+        image_shape: tuple[int, int, int],
+    ) -> None:
+        self.reader = reader
+        self.plan = plan
+        self.lanes = lanes
+        self.width = width
+        pixels = int(np.prod(image_shape))
+        self.images = torch.empty(len(lanes) * width, pixels, dtype=torch.uint8)
+        self.labels = torch.empty(len(lanes) * width, dtype=torch.int64)
+        self.index = torch.empty(len(lanes) * width, dtype=torch.int64)
+        self.rows = np.zeros((len(lanes), width), np.int64)  # where each place's image lies
+        self.first = np.zeros(len(lanes), np.int64)  # places that the windows begin at
+        self.last = np.zeros(len(lanes), np.int64)
+
+    def take(self, slot: np.ndarray, place: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, labels and index at places of lanes; places of a lane only ever ascend."""
+        wanted = np.arange(len(slot))
+        ready, taken = [], []
+        while len(wanted):
+            lane, at = slot[wanted], place[wanted]
+            here = at < self.last[lane]
+            if here.any():
+                rows = torch.from_numpy(self.rows[lane[here], at[here] - self.first[lane[here]]])
+                ready.append(wanted[here])
+                taken.append([held.index_select(0, rows) for held in self._held()])
+                wanted, lane, at = wanted[~here], lane[~here], at[~here]
+            for which, nearest in zip(*np.unique(lane, return_index=True), strict=True):
+                self._fill(int(which), int(at[nearest]))
+        if len(ready) == 1:
+            images, labels, index = taken[0]
+            return images, labels, index
+        images, labels, index = (
+            held.new_empty(len(slot), *held.shape[1:]) for held in self._held()
+        )
+        for where, parts in zip(ready, taken, strict=True):
+            into = torch.from_numpy(where)
+            for whole, part in zip((images, labels, index), parts, strict=True):
+                whole.index_copy_(0, into, part)
+        return images, labels, index
+
+    def _held(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.images, self.labels, self.index
+
+    def _fill(self, slot: int, place: int) -> None:
+        window = self.plan.window(int(self.lanes[slot]), place)
+        row = slot * self.width
+        self.rows[slot, : len(window.order)] = window.order + row
+        for arrays in self.reader.read(window.pieces):
+            count = len(arrays.labels)
+            self.images[row : row + count].numpy()[:] = arrays.images.reshape(count, -1)
+            self.labels[row : row + count].numpy()[:] = arrays.labels
+            self.index[row : row + count].numpy()[:] = arrays.index
+            row += count
+        self.first[slot], self.last[slot] = window.first, window.last
+
+
+class _Parts(IterableDataset):
+    """What a worker process runs."""
+
+    def __init__(self, loader: StreamLoader, epoch: int, start: int) -> None:
+        self.loader = loader
+        self.epoch = epoch
+        self.start = start
+
+    def __iter__(self) -> Iterator[Batch | ValueError]:
+        info = get_worker_info()
+        assert info is not None
+        try:
+            yield from self.loader.parts(self.epoch, self.start, info.id, info.num_workers)
+        except ValueError as error:  # the user's: raised whole in the main process
+            yield error
+
+
+def _join(parts: list[Batch]) -> Batch:
+    """One rank's part of a step from its workers' parts, ascending by position."""
+    if len(parts) == 1:
+        return parts[0]
+    position = torch.cat([part.position for part in parts])
+    order = torch.argsort(position)
+    return Batch(
+        images=torch.cat([part.images for part in parts]).index_select(0, order),
+        labels=torch.cat([part.labels for part in parts]).index_select(0, order),
+        index=torch.cat([part.index for part in parts]).index_select(0, order),
+        position=position[order],
+        size=parts[0].size,
+        epoch=parts[0].epoch,
+        step=parts[0].step,
+    )

@@ -1,0 +1,1 @@
+"""Reading addresses: transfer and cache."""

@@ -1,0 +1,1 @@
+"""Writing a data folder: the folder, its shards, its splits."""

@@ -1,0 +1,204 @@
+"""Writing shards by several processes: the same bytes as by one."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import mmap
+import multiprocessing
+import os
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from data_pipeline.batch import Arrays
+from data_pipeline.folder.manifest import Shard
+from data_pipeline.folder.tars import write_tar
+from data_pipeline.write.building import whole_file
+
+_IMAGES_WORTH_A_PROCESS = 4096
+
+
+class Source(Protocol):
+    """What is written: a data set's official splits."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def splits(self) -> Mapping[str, Arrays]: ...
+    @property
+    def classes(self) -> Sequence[str]: ...
+    @property
+    def provenance(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """One shard to write: rows of one of the source's splits."""
+
+    split: str
+    name: str
+    source_split: str
+    rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class WritingTask:
+    """What every writing process needs to know.
+
+    Finished shards lie in `build`; what is half done, and the record of each finished
+    shard, in `scratch`. A shard counts as done once its record is there, so that a run
+    that was killed goes on with those that are missing.
+    """
+
+    source: Source
+    layout: str
+    block_size: int
+    build: Path
+    scratch: Path
+
+    def write(self, job: Job) -> dict[str, Any]:
+        """Write one shard, then its record."""
+        sums = _Sums()
+        blocks = _blocks(self.source.splits[job.source_split], job.rows, self.block_size)
+        with whole_file(self.build / job.name, self.scratch) as file:
+            offsets = write_tar(
+                file, map(sums.add, blocks), self.layout, job.name.removesuffix(".tar")
+            )
+            file.flush()
+            shard = _described(file, job.name, len(job.rows), offsets)
+        record = {"shard": dataclasses.asdict(shard), "sums": sums.record()}
+        with whole_file(self._record(job), self.scratch) as file:
+            file.write(json.dumps(record).encode())
+        return record
+
+    def done(self, job: Job) -> dict[str, Any] | None:
+        """The record of a shard that was finished by a run that was killed."""
+        try:
+            record = json.loads(self._record(job).read_bytes())
+            whole = (self.build / job.name).stat().st_size == record["shard"]["bytes"]
+        except (OSError, ValueError):
+            return None
+        return record if whole else None
+
+    def _record(self, job: Job) -> Path:
+        return self.scratch / f"{job.name}.json"
+
+
+def write_all(
+    task: WritingTask, jobs: list[Job], writers: int
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Write the jobs' shards, by several processes where that pays, in any order."""
+    images = sum(len(job.rows) for job in jobs)
+    if writers == 0:
+        writers = min(_cores(), images // _IMAGES_WORTH_A_PROCESS)
+    writers = min(writers, len(jobs))
+    if writers <= 1:
+        for job in jobs:
+            yield job, task.write(job)
+        return
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
+    with ProcessPoolExecutor(writers, context, _begin, (task, os.getpid())) as pool:
+        futures = {pool.submit(_write_job, job): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_task: WritingTask  # of a writing process, set once when it begins
+
+
+def _begin(task: WritingTask, parent: int) -> None:
+    global _task
+    _task = task
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Leave no orphan behind when the parent is killed."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
+
+
+def _write_job(job: Job) -> dict[str, Any]:
+    return _task.write(job)
+
+
+def _blocks(arrays: Arrays, rows: np.ndarray, block_size: int) -> Iterator[Arrays]:
+    for start in range(0, len(rows), block_size):
+        which = rows[start : start + block_size]
+        yield Arrays(
+            _take(arrays.images, which),
+            np.asarray(arrays.labels[which], np.int64),
+            np.asarray(arrays.index[which], np.int64),
+        )
+
+
+def _take(images: Any, rows: np.ndarray) -> np.ndarray:
+    if isinstance(images, np.ndarray):
+        return images[rows]
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
+    return np.concatenate([images[int(run[0]) : int(run[-1]) + 1] for run in runs])
+
+
+class _Sums:
+    """Exact sums over a shard: of pixels and their squares by channel, of labels."""
+
+    def __init__(self) -> None:
+        self.pixels = 0
+        self.first: list[int] = []
+        self.second: list[int] = []
+        self.labels: dict[int, int] = {}
+
+    def add(self, block: Arrays) -> Arrays:
+        """Count a block in, and hand it on."""
+        count, channels, height, width = block.images.shape
+        self.pixels += count * height * width
+        if not self.first:
+            self.first, self.second = [0] * channels, [0] * channels
+        for channel in range(channels):
+            values = block.images[:, channel]
+            self.first[channel] += int(values.sum(dtype=np.uint64))
+            squares = np.multiply(values, values, dtype=np.uint16)
+            self.second[channel] += int(squares.sum(dtype=np.uint64))
+        for label, times in zip(*np.unique(block.labels, return_counts=True), strict=True):
+            self.labels[int(label)] = self.labels.get(int(label), 0) + int(times)
+        return block
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "pixels": self.pixels,
+            "first": self.first,
+            "second": self.second,
+            "labels": sorted(self.labels.items()),
+        }
+
+
+def _described(file: IO[bytes], name: str, count: int, offsets: list[int]) -> Shard:
+    """A shard's entry in the manifest, from the file as it was written."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return Shard(
+            name=name,
+            count=count,
+            bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+            offsets=offsets,
+            crc32=[zlib.crc32(content[start:end]) for start, end in pairwise(offsets)],
+        )

@@ -1,0 +1,1 @@
+"""Where embeddings and searches are computed: cuML on a GPU, or the CPU."""

@@ -1,0 +1,123 @@
+"""The stages on a GPU: cuML and CuPy. Arrays stay on the device between stages."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from evaluation.backends.cpu import Pca, UmapSettings
+from evaluation.backends.search import Graph, make_graph
+
+
+class CumlBackend:
+    """Takes numpy or CuPy arrays and returns CuPy arrays, float32.
+
+    Making one imports cuML; that says nothing of whether it works, see `probe`.
+    """
+
+    name = "cuml"
+    device = "cuda"
+
+    def __init__(self, load: Callable[[str], Any] = importlib.import_module) -> None:
+        self.cupy, self.cuml = load("cupy"), load("cuml")
+        self._pca = load("cuml.decomposition").PCA
+        self._umap = load("cuml.manifold").UMAP
+        self._trustworthiness = load("cuml.metrics").trustworthiness
+        self._nearest = load("cuml.neighbors").NearestNeighbors
+        self._scaler = load("cuml.preprocessing").StandardScaler
+
+    def probe(self) -> str:
+        """Run something small on the device; its name. Raises what cuML raises without one."""
+        rows = self.put(np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32))
+        self.pca(rows, 2)
+        self.search(rows, rows, 3)
+        properties = self.cupy.cuda.runtime.getDeviceProperties(self.cupy.cuda.Device().id)
+        name = properties["name"]
+        return name.decode() if isinstance(name, bytes) else str(name)
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the libraries that compute here."""
+        return {"cuml": self.cuml.__version__, "cupy": self.cupy.__version__}
+
+    def put(self, array: Any) -> Any:
+        """An array on the device, float32."""
+        return self.cupy.asarray(array, dtype=self.cupy.float32)
+
+    def standardise(self, train: Any, test: Any) -> tuple[Any, Any]:
+        """Zero mean and unit variance by column, from the training rows."""
+        scaler = self._scaler()
+        return scaler.fit_transform(self.put(train)), scaler.transform(self.put(test))
+
+    def pca(self, train: Any, components: int) -> Pca:
+        """Fit PCA on all rows; the axes' signs are chosen as on the CPU."""
+        model = self._pca(n_components=components, svd_solver="full", output_type="cupy")
+        model.fit(self.put(train))
+        axes = model.components_
+        largest = axes[self.cupy.arange(len(axes)), self.cupy.abs(axes).argmax(axis=1)]
+        axes = axes * self.cupy.sign(largest)[:, None]
+        ratio = self.cupy.asnumpy(model.explained_variance_ratio_).astype(np.float64)
+        return Pca(model.mean_.reshape(-1), axes, ratio)
+
+    def graph(self, train: Any, test: Any, k: int, seed: int) -> Graph:
+        """The neighbour graph that UMAP needs: all pairs, exact, whatever the seed.
+
+        It is small and goes to the host, where cuML's UMAP is content to find it.
+        """
+        rows = self.put(train)
+        model = self._neighbours(rows, k)
+        distance, index = self._query(model, rows, k)
+        test_distance, test_index = self._query(model, self.put(test), k)
+        return make_graph(distance, index, test_distance, test_index, 1.0, "all pairs")
+
+    def umap(
+        self, train: Any, test: Any, graph: Graph, wanted: Sequence[UmapSettings]
+    ) -> list[tuple[Any, Any]]:
+        """Fit UMAP on the training rows and transform the test rows, in each dimension.
+
+        The graph goes in with exactly k neighbours, which every version takes, and keeps
+        ``build_algo="auto"`` from choosing nn-descent, which never repeats itself.
+        """
+        train, test = self.put(train), self.put(test)
+        found = []
+        for settings in wanted:
+            k = settings.n_neighbors
+            graph_of_k = tuple(
+                np.ascontiguousarray(part[:, :k])
+                for part in (graph.train_index.astype(np.int64), graph.train_distance)
+            )
+            model = self._umap(
+                n_neighbors=k,
+                n_components=settings.dim,
+                min_dist=settings.min_dist,
+                metric=settings.metric,
+                init=settings.init,
+                random_state=settings.seed,
+                precomputed_knn=graph_of_k,
+                output_type="cupy",
+            )
+            found.append((model.fit_transform(train), model.transform(test)))
+        return found
+
+    def search(self, fit: Any, queries: Any, k: int) -> np.ndarray:
+        """Indices of the nearest rows of `fit`, (q, k), on the host."""
+        return self._query(self._neighbours(self.put(fit), k), self.put(queries), k)[1]
+
+    def trustworthiness(self, rows: Any, embedded: Any, k: int) -> float:
+        """Share of neighbours in the embedding that are neighbours among the rows too."""
+        found = self._trustworthiness(self.put(rows), self.put(embedded), n_neighbors=k)
+        return float(found)
+
+    def _neighbours(self, rows: Any, k: int) -> Any:
+        model = self._nearest(
+            n_neighbors=k, algorithm="brute", metric="euclidean", output_type="cupy"
+        )
+        return model.fit(rows)
+
+    def _query(self, model: Any, rows: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+        # The second pass: one pass computes distances as norms less a product, which blurs
+        # those that are small beside the norms.
+        distance, index = model.kneighbors(rows, k, two_pass_precision=True)
+        return self.cupy.asnumpy(distance), self.cupy.asnumpy(index).astype(np.int64)

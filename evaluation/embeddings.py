@@ -1,0 +1,276 @@
+"""The embeddings that are compared, each fitted on the training images alone.
+
+``raw``        the pixels
+``pca``        principal components of the pixels
+``umap``       UMAP of the pixels; the test images by transform
+``vae``        a run's mu
+``vae_white``  mu turned and scaled to unit covariance
+``vae_umap``   UMAP of a run's mu
+``concat``     PCA, UMAP and mu side by side, each standardised
+``ensemble``   the standardised mu of all runs side by side
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from evaluation.backends.choose import Backends
+from evaluation.backends.cpu import Pca, UmapSettings
+from evaluation.cache import Cache
+from evaluation.items import TITLES, Item, Latents
+from evaluation.results.records import Embedding
+from evaluation.stages import Stages, cost, cost_arrays, cost_of
+
+GRAPH_NEIGHBOURS = 5
+
+
+class Methods:
+    """Makes the embeddings, shared parts once.
+
+    Parameters
+    ----------
+    backends, stages, cache
+        Where the work is done, recorded and kept.
+    train, test : numpy.ndarray
+        Pixels (n, d) and (m, d), float32 in [0, 1].
+    data_key : str
+        Hash of the images.
+    dims : sequence of int
+    seed : int
+    """
+
+    def __init__(
+        self,
+        backends: Backends,
+        stages: Stages,
+        cache: Cache,
+        train: np.ndarray,
+        test: np.ndarray,
+        *,
+        data_key: str,
+        dims: tuple[int, ...],
+        seed: int,
+    ) -> None:
+        self.backends, self.stages, self.cache = backends, stages, cache
+        self.train, self.test = backends.put(train), backends.put(test)
+        self.data_key, self.dims, self.seed = data_key, dims, seed
+        self.where = [backends.used, backends.versions()]
+
+    def embeddings(self, methods: tuple[str, ...], runs: list[Latents]) -> Iterator[Item]:
+        """The embeddings of the methods asked for, in the order in which a report shows them."""
+        made: dict[str, Item] = {}
+        if "raw" in methods:
+            yield self._item("raw", self.train.shape[1], self.train, self.test, self.data_key, {})
+        for method in ("pca", "umap"):
+            if method in methods or "concat" in methods:
+                found = self._pca_items() if method == "pca" else self._umap_items()
+                for item in found:
+                    made[f"{method}-{item.embedding.dim}"] = item
+                    if method in methods:
+                        yield item
+        for latents in runs:
+            train, test = self.backends.put(latents.train), self.backends.put(latents.test)
+            parameters = {"latents": "mu"}
+            plain = self._item(
+                "vae",
+                train.shape[1],
+                train,
+                test,
+                latents.key,
+                parameters,
+                latents.run,
+                **latents.cost,
+            )
+            if "vae" in methods:
+                yield plain
+            if "vae_white" in methods:
+                yield self._white(plain)
+            if "vae_umap" in methods:
+                yield from self._umap_of(plain)
+            if "concat" in methods:
+                yield self._side_by_side("concat", [*self._largest(made), plain], latents.run)
+        if "ensemble" in methods and len(runs) > 1:
+            items = [
+                self._item("vae", one.train.shape[1], one.train, one.test, one.key, {}, one.run)
+                for one in runs
+            ]
+            yield self._side_by_side("ensemble", items, None)
+
+    def pixel_pca(self, components: int) -> Pca:
+        """PCA of the pixels."""
+        return self._pixel_pca(components)[0]
+
+    def _pixel_pca(self, components: int) -> tuple[Pca, dict[str, Any]]:
+        """PCA of the pixels, and what it cost when it was made."""
+        components = min(components, self.train.shape[1])
+        key = Cache.key("pca", self.data_key, components, self.where)
+        kept = self.cache.arrays("pca", key)
+        with self.stages.stage("pca", None, "cache", f"{components} components") as record:
+            if kept is None:
+                pca, record.backend, note = self.backends.run("pca", self.train, components)
+                record.note = "; ".join(filter(None, [record.note, note]))
+            else:
+                pca = Pca(
+                    self.backends.put(kept["mean"]),
+                    self.backends.put(kept["axes"]),
+                    kept["variance_ratio"],
+                )
+        if kept is None:
+            kept = asdict(self.backends.to_host(pca)) | cost_arrays(record)
+            self.cache.keep_arrays("pca", key, kept)
+        return pca, cost_of(kept)
+
+    def flat_map(
+        self, item: Item, rows: np.ndarray, train_rows: np.ndarray
+    ) -> tuple[str, Any, Any]:
+        """Two dimensions to draw: how they were made, then test and train rows of them."""
+        if item.embedding.dim == 2:
+            how, test, train = "itself", item.test, item.train
+        else:
+            components = min(2, item.embedding.dim)
+            if item.embedding.method == "raw":
+                pca = self.pixel_pca(components)
+            else:
+                pca = self.backends.run("pca", item.train, components)[0]
+            how = "pca"
+            test = self._project(pca, item.test, components)
+            train = self._project(pca, item.train, components)
+        host = [self.backends.to_host(part).astype(np.float32) for part in (test, train)]
+        if host[0].shape[1] == 1:
+            host = [np.concatenate([part, np.zeros_like(part)], 1) for part in host]
+        return how, host[0][rows], host[1][train_rows]
+
+    def _project(self, pca: Pca, rows: Any, components: int) -> Any:
+        on_host = isinstance(pca.axes, np.ndarray)
+        rows = self.backends.to_host(rows) if on_host else self.backends.put(rows)
+        return pca.transform(rows, components)
+
+    def _item(
+        self,
+        method: str,
+        dim: int,
+        train: Any,
+        test: Any,
+        key: str,
+        parameters: dict[str, Any],
+        run: str | None = None,
+        **made: Any,
+    ) -> Item:
+        name = f"{method}-{dim}" + (f"-{run}" if run else "")
+        title = f"{TITLES[method]} {dim}" + (f" ({run})" if run else "")
+        made = {"backend": "cpu", **made}
+        embedding = Embedding(
+            id=name, method=method, dim=dim, title=title, run=run, parameters=parameters, **made
+        )
+        return Item(embedding, train, test, key)
+
+    def _pca_items(self) -> Iterator[Item]:
+        dims = [dim for dim in self.dims if dim <= self.train.shape[1]]
+        pca, made = self._pixel_pca(max(dims))
+        parameters = {"solver": "covariance eigenvectors", "fitted_on": "train"}
+        for dim in dims:
+            train, test = (self._project(pca, part, dim) for part in (self.train, self.test))
+            item = self._item(
+                "pca",
+                dim,
+                train,
+                test,
+                Cache.key("pca", self.data_key, dim, self.where),
+                {**parameters, "explained_variance": float(pca.variance_ratio[:dim].sum())},
+                **made,
+            )
+            yield item
+
+    def _umap_items(self) -> Iterator[Item]:
+        yield from self._umap("umap", self.train, self.test, self.data_key, self.dims, None)
+
+    def _umap_of(self, item: Item) -> Iterator[Item]:
+        """UMAP of latents, in the dimensions below the latents' own."""
+        dims = tuple(dim for dim in self.dims if dim < item.embedding.dim)
+        run = item.embedding.run
+        yield from self._umap("vae_umap", item.train, item.test, item.key, dims, run)
+
+    def _umap(
+        self,
+        method: str,
+        train: Any,
+        test: Any,
+        source: str,
+        dims: tuple[int, ...],
+        run: str | None,
+    ) -> Iterator[Item]:
+        k = min(GRAPH_NEIGHBOURS, len(train) - 1)
+        wanted = [UmapSettings(dim=dim, n_neighbors=k, seed=self.seed) for dim in dims]
+        keys = [Cache.key("umap", source, asdict(one), self.where) for one in wanted]
+        kept = [self.cache.arrays("umap", key) for key in keys]
+        missing = [one for one, found in zip(wanted, kept, strict=True) if found is None]
+        if missing:
+            name = f"{method}-{run}" if run else method
+            with self.stages.stage("neighbour graph", name) as record:
+                arguments = (train, test, k, self.seed)
+                graph, record.backend, note = self.backends.run("graph", *arguments)
+                record.note = "; ".join(filter(None, [graph.note, note]))
+            with self.stages.stage("umap", name) as record:
+                record.note = "dimensions " + ", ".join(str(one.dim) for one in missing)
+                found, record.backend, note = self.backends.run("umap", train, test, graph, missing)
+                record.note = "; ".join(filter(None, [record.note, note]))
+            by_dim = {one.dim: pair for one, pair in zip(missing, found, strict=True)}
+            graph_note = graph.note
+        for one, key, arrays in zip(wanted, keys, kept, strict=True):
+            if arrays is None:
+                own, other = by_dim[one.dim]
+                arrays = {"train": self.backends.to_host(own), "test": self.backends.to_host(other)}
+                arrays |= {"graph": np.array(graph_note), **cost_arrays(record)}
+                self.cache.keep_arrays("umap", key, arrays)
+            else:
+                own, other = self.backends.put(arrays["train"]), self.backends.put(arrays["test"])
+            parameters = {
+                **asdict(one),
+                "graph": str(arrays["graph"]),
+                "fitted_on": "train",
+                "test": "transform",
+                "threads": "one, so that the seed decides",
+            }
+            yield self._item(method, one.dim, own, other, key, parameters, run, **cost_of(arrays))
+
+    def _white(self, item: Item) -> Item:
+        key = Cache.key("white", item.key, self.where)
+        dim = item.embedding.dim
+        with self.stages.stage("whiten", f"vae_white-{dim}-{item.embedding.run}") as record:
+            pca, record.backend, record.note = self.backends.run("pca", item.train, dim)
+            turned = [self._project(pca, part, dim) for part in (item.train, item.test)]
+            (train, test), record.backend, note = self.backends.run("standardise", *turned)
+            record.note = "; ".join(filter(None, [record.note, note])) or None
+        parameters = {"latents": "mu", "whitened": "principal axes, unit variance"}
+        return self._item(
+            "vae_white", dim, train, test, key, parameters, item.embedding.run, **cost(record)
+        )
+
+    def _largest(self, made: dict[str, Item]) -> list[Item]:
+        """The largest PCA and the largest UMAP."""
+        found = []
+        for method in ("pca", "umap"):
+            own = [item for item in made.values() if item.embedding.method == method]
+            found.append(max(own, key=lambda item: item.embedding.dim))
+        return found
+
+    def _side_by_side(self, method: str, parts: list[Item], run: str | None) -> Item:
+        """Standardised parts, each scaled so that all weigh the same, beside each other."""
+        key = Cache.key(method, [part.key for part in parts], self.where)
+        trains, tests = [], []
+        with self.stages.stage(method, run) as record:
+            for part in parts:
+                (train, test), record.backend, note = self.backends.run(
+                    "standardise", part.train, part.test
+                )
+                record.note = note or record.note
+                scale = np.float32(part.embedding.dim**-0.5)
+                trains.append(train * scale)
+                tests.append(test * scale)
+            own, other = self.backends.beside(trains), self.backends.beside(tests)
+        parameters = {"parts": [part.embedding.id for part in parts], "standardised": True}
+        return self._item(method, own.shape[1], own, other, key, parameters, run, **cost(record))

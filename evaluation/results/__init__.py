@@ -1,0 +1,1 @@
+"""The evaluation folder: its rows, its files."""

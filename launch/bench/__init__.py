@@ -1,0 +1,1 @@
+"""vae-dist bench: measure this machine."""

@@ -1,0 +1,1 @@
+"""vae-dist doctor: check a machine."""

@@ -1,0 +1,1 @@
+"""vae-dist monitor: watch a run."""

@@ -1,0 +1,1 @@
+"""What to say of failures that a training meets."""

@@ -1,0 +1,1 @@
+"""What a step needs in memory: estimated, searched for, planned."""

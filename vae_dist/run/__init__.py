@@ -1,0 +1,1 @@
+"""A run folder: its layout, its checkpoints, loading and resuming."""

@@ -1,0 +1,109 @@
+"""The settings of one training run: each room's configuration, side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+from data_pipeline.errors import UserError
+from data_pipeline.load.loader import LoaderConfig
+from vae_dist.losses import LossConfig
+from vae_dist.memory.estimate import MemoryConfig
+from vae_dist.models import ModelConfig
+from vae_dist.run.checkpoint import CheckpointConfig
+from vae_dist.sinks import LogConfig
+from vae_dist.telemetry import TelemetryConfig
+from vae_dist.train.accelerator import PrecisionConfig
+from vae_dist.train.optim import OptimConfig
+
+
+@dataclasses.dataclass(kw_only=True)
+class RunConfig:
+    """The run: its name, its length, where it starts and when it stops."""
+
+    name: Annotated[str, arg(aliases=["--lognumber"])] = "test_model"
+    """Name of the run; it is kept in RUNS_DIR/NAME."""
+    runs_dir: Path = Path("runs")
+    """Folder of all runs."""
+    seed: int = 42
+    """Everything random follows from this and from the counters."""
+    epochs: int = 30
+    """Train up to this many epochs, those before a resume included."""
+    start_epoch: int = 0
+    """Count the first epoch as this one (a resume brings its own)."""
+    batch_size: int = 64
+    """Images in a global batch, over all processes."""
+    accumulate: int = 1
+    """Compute each process's part of a batch in so many micro-batches; the result is the same."""
+    max_steps: int = 0
+    """End after so many optimizer steps, with a validation; 0: no limit."""
+    time_limit: float = 0.0
+    """Stop with a checkpoint and exit code 75 after so many seconds; 0: no limit."""
+    resume: str = ""
+    """auto (the newest complete checkpoint of this run, or afresh), a checkpoint or run folder,
+    or a .pth.tar of the 2018 program."""
+    status_file: Path | None = None
+    """Keep a copy of status.json here too, where a batch script can find it."""
+    allow_other_data: bool = False
+    """Use the model that --resume names on other data than it was trained on."""
+    overwrite: bool = False
+    """Start over where RUNS_DIR/NAME holds a run already."""
+    expect_world_size: int = 0
+    """Fail at once unless there are so many processes; 0: any number."""
+    max_bad_steps: int = 0
+    """Skip up to so many steps whose gradient is NaN or infinite (costs a synchronisation a
+    step); 0: the first one stops the run."""
+    do_augs: bool = False
+    """Augment training images: horizontal flip with p 0.25, rotation up to 30 degrees."""
+    profile: bool = False
+    """Write a torch profiler trace of a few steps into the run folder."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w][\w.+=@-]*", self.name):
+            raise UserError(
+                f"--name {self.name!r}: letters, digits and . _ + = @ - only, for it names a folder"
+            )
+        for field in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, field) < 1:
+                raise UserError(f"{_flag(field)} {getattr(self, field)}: must be 1 or more")
+        for field in ("start_epoch", "max_steps", "expect_world_size", "max_bad_steps"):
+            if getattr(self, field) < 0:
+                raise UserError(f"{_flag(field)} {getattr(self, field)}: must be 0 or more")
+        if not self.time_limit >= 0:
+            raise UserError(f"--time-limit {self.time_limit}: must be 0 or more seconds")
+        if self.start_epoch >= self.epochs:
+            raise UserError(
+                f"--start-epoch {self.start_epoch}: must be below --epochs {self.epochs}"
+            )
+
+
+@dataclasses.dataclass(kw_only=True)
+class Settings:
+    """Everything `Trainer` takes, one field for each owner."""
+
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+    loader: LoaderConfig = dataclasses.field(default_factory=LoaderConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    precision: PrecisionConfig = dataclasses.field(default_factory=PrecisionConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    memory: MemoryConfig = dataclasses.field(default_factory=MemoryConfig)
+    telemetry: TelemetryConfig = dataclasses.field(default_factory=TelemetryConfig)
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as ``config.json`` holds them."""
+        return {
+            owner.name: {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+            for owner in dataclasses.fields(self)
+            for values in [dataclasses.asdict(getattr(self, owner.name))]
+        }
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")

@@ -1,0 +1,181 @@
+"""What a run is at one moment: weights, optimizer, scheduler, counters and running sums."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from data_pipeline.batch import Batch
+from data_pipeline.folder.manifest import Manifest
+from data_pipeline.order import World, derive_seed
+from vae_dist.losses import balance
+from vae_dist.models import build_model
+from vae_dist.objective import Objective
+from vae_dist.train.accelerator import prepare_module
+from vae_dist.train.optim import build_optimizer, build_scheduler
+from vae_dist.train.settings import Settings
+
+SUMS = ("loss", "recon", "kl", "images", "ssim", "ssim_images")
+"""What training sums over images on the device, in this order."""
+
+RUNNING_MEAN_GAMMA = 0.9
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or its gradient is NaN or infinite."""
+
+
+@dataclasses.dataclass
+class Counters:
+    """Where a run stands. With the weights and the optimizer, this is its whole state."""
+
+    epoch: int = 0
+    """Epochs completed, validation included."""
+    step_in_epoch: int = 0
+    """Steps taken in the epoch that is under way."""
+    step: int = 0
+    """Optimizer steps taken in all."""
+    skipped: int = 0
+    """Steps whose update the fp16 scaler skipped."""
+    bad_steps: int = 0
+    """Steps whose update was skipped under --max-bad-steps."""
+
+
+class TrainState:
+    """The state of a run, and the tensor work that a step and a validation share.
+
+    Parameters
+    ----------
+    settings : Settings
+    manifest : Manifest
+        Of the data the run trains on.
+    accelerator : Accelerator
+    steps_per_epoch : int
+        Optimizer steps in an epoch, the same on every process.
+    """
+
+    def __init__(
+        self, settings: Settings, manifest: Manifest, accelerator: Accelerator, steps_per_epoch: int
+    ) -> None:
+        run = settings.run
+        self.settings, self.manifest, self.accelerator = settings, manifest, accelerator
+        self.device = accelerator.device
+        self.world = World(accelerator.process_index, accelerator.num_processes)
+        self.steps_per_epoch = steps_per_epoch
+        planned = run.epochs * steps_per_epoch
+        self.total_steps = min(planned, run.max_steps or planned)
+        torch.manual_seed(derive_seed(run.seed, "init"))
+        model = build_model(
+            settings.model, manifest.image_shape, len(manifest.classes), manifest.mean, manifest.std
+        )
+        self.objective = Objective(model, settings.loss).to(self.device)
+        self.module: torch.nn.Module = self.objective
+        self.parameters = [p for p in self.objective.parameters() if p.requires_grad]
+        self.optimizer: Any = build_optimizer(self.parameters, settings.optim, run.batch_size)
+        self.scheduler = build_scheduler(
+            self.optimizer, settings.optim, steps_per_epoch, self.total_steps
+        )
+        self.augment: Any = None
+        if run.do_augs:
+            from data_pipeline.load.augment import Augment  # brings kornia
+
+            self.augment = Augment(run.seed)
+        self.counters = Counters(epoch=run.start_epoch, step=run.start_epoch * steps_per_epoch)
+        self.order: dict[str, Any] = {}
+        self.trained_on: dict[str, Any] = {}  # of vae_dist.run.data
+        self.best: float | None = None
+        self.running = self._zeros(2)
+        self.window = self._zeros(len(SUMS))
+        self.epoch_sums = self._zeros(len(SUMS))
+        self.step_losses: list[Tensor] = []
+
+    def wrap(self) -> None:
+        """Compile the module, then wrap it for DDP and autocast; after the weights are loaded."""
+        prepare_module(self.objective, self.settings.precision)
+        with warnings.catch_warnings():
+            # Accelerate itself always passes this option, which torch has renamed.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated")
+            self.module, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
+
+    def _zeros(self, size: int) -> Tensor:
+        return torch.zeros(size, dtype=torch.float64, device=self.device)
+
+    def reduce(self, tensor: Tensor) -> Tensor:
+        """Sum of a tensor over processes, on each of them."""
+        if self.world.size == 1:
+            return tensor
+        reduced = self.accelerator.reduce(tensor.clone(), reduction="sum")
+        assert isinstance(reduced, Tensor)
+        return reduced
+
+    def to_images(self, batch: Batch, *, augment: bool) -> Tensor:
+        """Pixels as float32 (n, C, H, W) in [0, 1] on the device, augmented if asked."""
+        images = batch.images.float().div_(255.0)
+        if augment and self.augment is not None:
+            images = self.augment(images, batch)
+        if self.settings.precision.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def balance_weights(self) -> tuple[Any, Any] | None:
+        """Weights of both terms from their running means up to the step before, or None."""
+        if not self.settings.loss.do_running_mean:
+            return None
+        recon, kl = self.running.float()
+        return balance(recon, kl)
+
+    def add_sums(self, sums: Tensor) -> None:
+        """Add a step's sums to those of the log window and of the epoch; nothing is read back."""
+        self.window += sums
+        self.epoch_sums += sums
+        self.step_losses.append(sums[0])
+        if self.settings.loss.do_running_mean:
+            total = self.reduce(sums)
+            means = total[1:3] / total[3].clamp(min=1)
+            self.running = RUNNING_MEAN_GAMMA * self.running + (1 - RUNNING_MEAN_GAMMA) * means
+
+    def close_window(self) -> dict[str, float]:
+        """Means over the steps since the window was last closed; the same on every process.
+
+        Raises
+        ------
+        NonFiniteLoss
+            If a loss among them was NaN or infinite.
+        """
+        total = self.reduce(self.window)
+        self.check_finite(total)
+        self.window = torch.zeros_like(self.window)
+        self.step_losses.clear()
+        return means(total)
+
+    def close_epoch(self) -> dict[str, float]:
+        """Means over the epoch; the same on every process."""
+        total = self.reduce(self.epoch_sums)
+        self.epoch_sums = torch.zeros_like(self.epoch_sums)
+        return means(total)
+
+    def check_finite(self, total: Tensor) -> None:
+        """Raise `NonFiniteLoss` naming the first bad step of the window whose sums these are."""
+        if math.isfinite(float(total[0])):
+            return
+        losses = self.reduce(torch.stack(self.step_losses))
+        first = int((~torch.isfinite(losses)).nonzero()[0])
+        raise NonFiniteLoss(self.counters.step - len(self.step_losses) + first)
+
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return float(self.scheduler.get_last_lr()[0])
+
+
+def means(total: Tensor) -> dict[str, float]:
+    """Figures an image from reduced sums in the order of `SUMS`."""
+    sums = dict(zip(SUMS, total.tolist(), strict=True))
+    images, shown = max(1.0, sums["images"]), sums["ssim_images"]
+    figures = {name: sums[name] / images for name in ("loss", "recon", "kl")}
+    return figures | ({"ssim": sums["ssim"] / shown} if shown else {})

@@ -1,0 +1,143 @@
+"""One optimizer step: a pure function of the weights and of the counters."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import torch
+from torch import Tensor
+
+from data_pipeline.batch import Batch
+from data_pipeline.order import derive_seed
+from vae_dist.losses import kl_weight_at
+from vae_dist.metrics import ssim
+from vae_dist.train.state import SUMS, NonFiniteLoss, TrainState
+
+
+def draw_noise(
+    seed: int, purpose: str, batch: Batch, samples: int, latent_size: int, device: torch.device
+) -> Tensor:
+    """Reparameterisation noise of this process's part of a global batch.
+
+    The noise of the whole global batch is drawn and this part of it picked, so that an image
+    gets the same noise on any number of processes.
+
+    Parameters
+    ----------
+    seed : int
+        The run's seed.
+    purpose : str
+        ``"noise"`` for training, another word for another stream.
+    batch : Batch
+        On `device`.
+    samples, latent_size : int
+        Samples an image and latents.
+    device : torch.device
+        Where to draw; CPU and GPU have different random streams.
+
+    Returns
+    -------
+    Tensor
+        float32 (n, samples, latent_size), standard normal.
+    """
+    generator = torch.Generator(device)
+    generator.manual_seed(derive_seed(seed, purpose, batch.epoch, batch.step))
+    shape = (batch.size, samples, latent_size)
+    return torch.randn(shape, generator=generator, device=device)[batch.position]
+
+
+def train_step(state: TrainState, batch: Batch, *, measure: bool) -> Tensor | None:
+    """Forward, backward, update.
+
+    Each image's loss is divided by the size of the global batch, and DDP's mean over processes
+    is undone by the world size: gradients are those of one full batch, also where parts are
+    uneven or empty.
+
+    Parameters
+    ----------
+    state : TrainState
+    batch : Batch
+        This process's part, on the device; may hold no image.
+    measure : bool
+        Whether to compute SSIM and the gradient norm, for the log.
+
+    Returns
+    -------
+    Tensor or None
+        The gradient norm, if it was measured.
+
+    Raises
+    ------
+    NonFiniteLoss
+        If more steps than ``--max-bad-steps`` had a gradient that is not finite.
+    """
+    settings, objective, accelerator = state.settings, state.objective, state.accelerator
+    images = state.to_images(batch, augment=True)
+    noise = draw_noise(
+        settings.run.seed,
+        "noise",
+        batch,
+        settings.loss.importance_samples,
+        objective.model.latent_size,
+        state.device,
+    )
+    weights = state.balance_weights()
+    beta = kl_weight_at(settings.loss, state.counters.step, state.total_steps)
+    if weights is not None:
+        beta = 1.0  # the running means take the place of the fixed weights
+    sums = torch.zeros(len(SUMS), dtype=torch.float64, device=state.device)
+    parts = settings.run.accumulate
+    for part in range(parts):
+        where = slice(len(batch) * part // parts, len(batch) * (part + 1) // parts)
+        count = where.stop - where.start
+        x, eps, labels = images[where], noise[where], batch.labels[where]
+        if not count:  # no image here, yet this process takes part in every reduction
+            x, eps, labels = (_blank(t) for t in (images, noise, batch.labels))
+        synchronise = part == parts - 1
+        with contextlib.nullcontext() if synchronise else accelerator.no_sync(state.module):
+            if settings.precision.compile_mode == "reduce-overhead":
+                torch.compiler.cudagraph_mark_step_begin()
+            terms = state.module(x, eps, labels)
+            loss = objective.combine(terms, beta=beta, weights=weights)
+            scale = state.world.size / batch.size if count else 0.0
+            accelerator.backward(loss.sum() * scale)
+        if count:
+            with torch.no_grad():
+                found = torch.stack([loss.sum(), terms["recon"].sum(), terms["kl"].sum()])
+                sums[:3] += found.double()
+                sums[3] += count
+                if measure:
+                    shown = objective.mean_image(terms["logits"])
+                    sums[4] += ssim(shown, x, settings.loss.ssim_window_size).double().sum()
+                    sums[5] += count
+    return _update(state, sums, measure)
+
+
+def _blank(like: Tensor) -> Tensor:
+    return torch.zeros((1, *like.shape[1:]), dtype=like.dtype, device=like.device)
+
+
+def _update(state: TrainState, sums: Tensor, measure: bool) -> Tensor | None:
+    accelerator, optimizer, counters = state.accelerator, state.optimizer, state.counters
+    clip, allowed = state.settings.optim.grad_clip, state.settings.run.max_bad_steps
+    norm = None
+    if clip or measure or allowed:
+        # A largest norm of infinity measures without clipping.
+        norm = accelerator.clip_grad_norm_(state.parameters, clip or math.inf)
+    # Under fp16 the scaler skips overflows by itself. Gradients are reduced already, so all
+    # processes see the same norm and decide alike.
+    if allowed and norm is not None and accelerator.scaler is None and not norm.isfinite():
+        optimizer.zero_grad(set_to_none=True)
+        counters.bad_steps += 1
+        if counters.bad_steps > allowed:
+            raise NonFiniteLoss(counters.step)
+        return norm
+    optimizer.step()
+    if accelerator.optimizer_step_was_skipped:
+        counters.skipped += 1
+    else:
+        state.scheduler.step()
+    optimizer.zero_grad(set_to_none=True)
+    state.add_sums(sums)
+    return norm

@@ -1,0 +1,300 @@
+"""The training loop: fetch, step, log, validate, save."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from data_pipeline.batch import Batch
+from data_pipeline.errors import UserError
+from data_pipeline.folder import DataFolder
+from data_pipeline.order import World
+from vae_dist.failures.non_finite import explain
+from vae_dist.failures.out_of_memory import OutOfMemoryObserver
+from vae_dist.losses import kl_weight_at
+from vae_dist.memory.plan import Fit
+from vae_dist.run.folder import RunFolder
+from vae_dist.run.resume import restore, save
+from vae_dist.sinks import NullSink, Sink, open_sinks
+from vae_dist.telemetry import compare, make_telemetry, table
+from vae_dist.train.accelerator import make_accelerator
+from vae_dist.train.loaders import open_loaders
+from vae_dist.train.opening import introduction, make_profiler, write_run_files
+from vae_dist.train.settings import Settings
+from vae_dist.train.signals import EXIT_REQUEUE, Agreement, StopRequest
+from vae_dist.train.state import NonFiniteLoss, TrainState
+from vae_dist.train.step import train_step
+from vae_dist.train.validation import reconstruction_panel, validate
+
+
+class Trainer:
+    """Trains one variational autoencoder.
+
+    Parameters
+    ----------
+    settings : Settings
+    data : DataFolder
+        Must hold the splits ``train`` and ``val``.
+    stop : StopRequest
+        Asked at every step, in training and in validation.
+
+    Raises
+    ------
+    ValueError
+        If the world size is not the expected one, the run folder is taken, or what
+        ``--resume`` names does not fit.
+    """
+
+    def __init__(self, settings: Settings, data: DataFolder, stop: StopRequest) -> None:
+        run = settings.run
+        self.settings, self.data, self.stop = settings, data, stop
+        self.folder = RunFolder(run.runs_dir / run.name, run.status_file)
+        self.accelerator = make_accelerator(
+            settings.precision, self.folder.path, settings.log.trackers
+        )
+        self.world = World(self.accelerator.process_index, self.accelerator.num_processes)
+        if run.expect_world_size not in (0, self.world.size):
+            raise UserError(
+                f"--expect-world-size {run.expect_world_size}: there are {self.world.size} "
+                "processes; look at the launcher's --num_processes or --nproc-per-node"
+            )
+        self.is_main = self.accelerator.is_main_process
+        self.agreement = Agreement(stop, self.world, timeout=settings.precision.collective_timeout)
+        self._take_folder()
+        try:
+            self._build()
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def _take_folder(self) -> None:
+        """Make the run folder on the main process; if it is taken, fail on all of them."""
+        from accelerate.utils import broadcast_object_list
+
+        run, trouble = self.settings.run, [""]
+        if self.is_main:
+            try:
+                self.folder.make(resume=bool(run.resume), overwrite=run.overwrite)
+            except ValueError as error:
+                trouble = [str(error)]
+        broadcast_object_list(trouble)
+        if trouble[0]:
+            raise UserError(trouble[0])
+        self._status("starting", world_size=self.world.size, host=socket.gethostname())
+
+    def _build(self) -> None:
+        settings = self.settings
+        self.loaders = open_loaders(self.data, settings, self.accelerator)
+        self.train_loader, self.val_loader = self.loaders.train, self.loaders.val
+        self._status("starting", left_out=self.loaders.left_out)
+        self.state = TrainState(
+            settings, self.data.manifest, self.accelerator, self.train_loader.steps_per_epoch
+        )
+        self.state.order = self.loaders.order
+        self.origin = restore(self.state, self.folder.checkpoints, self.data)
+        self.fit = Fit(self.state)  # may run out of memory on purpose
+        self.memory = OutOfMemoryObserver(
+            self.folder.path, self.world.rank, self.state.device, settings.memory
+        ).attach()
+        self.state.wrap()
+        self.saved_step = -1
+        if self.is_main:
+            write_run_files(self.folder, self.state, self.data)
+
+    def train(self) -> int:
+        """Train to the end or to a stop request.
+
+        Returns
+        -------
+        int
+            0 if the run is done, 75 if it was stopped after a complete checkpoint.
+
+        Raises
+        ------
+        NonFiniteLoss
+            If a loss was NaN or infinite; names the step and the images of its batch.
+        """
+        with contextlib.ExitStack() as stack:
+            self.sink: Sink = NullSink()
+            if self.is_main:
+                self.sink = open_sinks(
+                    self.settings.log,
+                    self.accelerator,
+                    self.folder.path,
+                    self.state.counters.step,
+                    self.state.total_steps,
+                )
+                stack.callback(self.sink.close)
+            self.telemetry = stack.enter_context(
+                make_telemetry(
+                    self.settings.telemetry,
+                    run_dir=self.folder.path,
+                    device=self.state.device,
+                    world=self.world,
+                    first_step=self.state.counters.step,
+                )
+            )
+            self.telemetry.watch(self.state.module)
+            self.profiler = stack.enter_context(make_profiler(self.settings, self.folder.path))
+            for line in (
+                *introduction(self.state, self.data, self.loaders, self.origin),
+                *self.fit.lines(),
+            ):
+                self.sink.say(line)
+            try:
+                stopped = self._loop()
+            except NonFiniteLoss as error:
+                raise explain(
+                    error, self.data, self.settings, self.folder, self.loaders.left_out
+                ) from None
+            self._report_telemetry()
+        done = self._finished()
+        code = 0 if done else EXIT_REQUEUE
+        assert done or stopped
+        self._status("done" if done else "stopped", exit_code=code, reason=self.stop.reason)
+        return code
+
+    def _loop(self) -> bool:
+        stopped = self.agreement.poll()
+        while not stopped and not self._finished():
+            stopped = self._train_epoch()
+            if not stopped and (self._epoch_complete() or self._finished()):
+                stopped = self._end_epoch()
+        stopped = self.agreement.settle() or stopped
+        if self.saved_step != self.state.counters.step:
+            self._save()
+        return stopped
+
+    def _train_epoch(self) -> bool:
+        state, counters, run = self.state, self.state.counters, self.settings.run
+        state.module.train()
+        self._start_clock()
+        for batch in self._timed(self.train_loader.batches(counters.epoch, counters.step_in_epoch)):
+            measure = (counters.step + 1) % self.settings.log.log_every == 0
+            norm = train_step(state, batch, measure=measure)
+            counters.step += 1
+            counters.step_in_epoch += 1
+            if measure:
+                self._log(norm)
+            every = self.settings.checkpoint.checkpoint_every
+            if every and counters.step % every == 0 and not self._epoch_complete():
+                self._save()
+            if self.agreement.poll():
+                return True
+            if run.max_steps and counters.step >= run.max_steps:
+                break
+        return False
+
+    def _end_epoch(self) -> bool:
+        """Validate, keep the best, save. True if the run was asked to stop meanwhile.
+
+        Where ``--max-steps`` ends the run within an epoch, that epoch stays open.
+        """
+        state, counters = self.state, self.state.counters
+        figures = validate(state, self.val_loader, self.agreement)
+        if figures is None:
+            return True
+        whole = self._epoch_complete()
+        if whole:
+            counters.epoch += 1
+            counters.step_in_epoch = 0
+        epoch = counters.epoch + counters.step_in_epoch / state.steps_per_epoch
+        self.sink.record({"split": "val", "step": counters.step, "epoch": epoch} | figures)
+        if whole:
+            self.sink.epoch(counters.epoch, state.close_epoch(), figures)
+        if self.is_main and self.settings.log.tensorboard_images:
+            self.sink.images(reconstruction_panel(state, self.data), counters.step)
+        by = self.settings.checkpoint.best_by
+        score = figures["loss"] if by == "loss" else -figures[by]
+        improved = state.best is None or score < state.best
+        if improved:
+            state.best = score
+        self._save(best=improved)
+        return self.agreement.poll()
+
+    def _finished(self) -> bool:
+        limit, counters = self.settings.run.max_steps, self.state.counters
+        if counters.epoch >= self.settings.run.epochs:
+            return True
+        # An epoch that ends at the limit is validated first.
+        return bool(limit) and counters.step >= limit and not self._epoch_complete()
+
+    def _epoch_complete(self) -> bool:
+        return self.state.counters.step_in_epoch >= self.state.steps_per_epoch
+
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Move batches to the device, and note how long each step and its data took."""
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            images, waited = len(batch), time.perf_counter() - asked
+            try:
+                yield batch.to(self.state.device, non_blocking=True)
+            finally:  # also where the loop ends with this step
+                self.profiler.step()
+                seconds = time.perf_counter() - asked
+                self.telemetry.step(images=images, seconds=seconds, data_seconds=waited)
+            if taken := self.fit.after_step():
+                self.sink.say(taken)
+
+    def _start_clock(self) -> None:
+        self._clock, self._clock_step = time.perf_counter(), self.state.counters.step
+
+    def _log(self, norm: torch.Tensor | None) -> None:
+        state, counters = self.state, self.state.counters
+        steps = counters.step - self._clock_step
+        figures: dict[str, Any] = {
+            "split": "train",
+            "step": counters.step,
+            "epoch": counters.epoch + counters.step_in_epoch / state.steps_per_epoch,
+            **state.close_window(),
+            "lr": state.learning_rate(),
+            "beta": kl_weight_at(self.settings.loss, counters.step - 1, state.total_steps),
+            "grad_norm": None if norm is None else float(norm),
+            "skipped_steps": counters.skipped + counters.bad_steps,
+        }
+        seconds = time.perf_counter() - self._clock  # after close_window has waited
+        figures["images_per_second"] = steps * self.settings.run.batch_size / seconds
+        self._start_clock()
+        self.sink.record(figures)
+        watched = {f"telemetry/{n}": v for n, v in self.telemetry.scalars().items()}
+        self.sink.scalars(watched, counters.step)
+        self._status("running")
+
+    def _save(self, best: bool = False) -> None:
+        target = save(self.state, self.folder.checkpoints, self.settings.checkpoint, best=best)
+        self.saved_step = self.state.counters.step
+        self._status("running", checkpoint=target.name)
+
+    def fail(self, error: BaseException) -> None:
+        """Note in the status that this process failed, whichever it is."""
+        self.folder.set_status(
+            state="failed",
+            exit_code=1,
+            rank=self.world.rank,
+            reason=f"{type(error).__name__}: {error}",
+        )
+
+    def _status(self, state: str, **fields: Any) -> None:
+        if self.is_main:
+            if hasattr(self, "state"):
+                counters = self.state.counters
+                fields |= {"step": counters.step, "epoch": counters.epoch}
+                fields["total_steps"] = self.state.total_steps
+            self.folder.set_status(state=state, **fields)
+
+    def _report_telemetry(self) -> None:
+        """Gather every process's summary; show the table, keep the figures in the status."""
+        from accelerate.utils import gather_object
+
+        summaries = gather_object([self.telemetry.summary()])
+        if self.is_main:
+            self.sink.show(table(summaries))
+            self.folder.set_status(telemetry=compare(summaries), memory=self.fit.as_dict())

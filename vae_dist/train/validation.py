@@ -1,0 +1,111 @@
+"""Validation: every image once, sums and counts reduced over the processes, divided once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_pipeline.folder import DataFolder
+from data_pipeline.load.loader import Loader, make_loader
+from data_pipeline.order import World
+from vae_dist.metrics import psnr, ssim
+from vae_dist.train.signals import Agreement
+from vae_dist.train.state import TrainState
+from vae_dist.train.step import draw_noise
+
+ACTIVE_VARIANCE = 0.01
+"""A latent is active if the variance of its mean over the images is above this (Burda et al.,
+Importance Weighted Autoencoders, 2016)."""
+
+PANEL_IMAGES = 40
+
+_SCALARS = ("loss", "recon", "kl", "ssim", "psnr", "recon_sampled", "images")
+
+
+@torch.no_grad()
+def validate(state: TrainState, loader: Loader, agreement: Agreement) -> dict[str, Any] | None:
+    """Figures of the validation split, or None if the run was asked to stop meanwhile.
+
+    ``loss``, ``recon``, ``ssim`` and ``psnr`` are those of z = mu, as in the 2018 program, with
+    the full KL weight. ``recon_sampled`` and ``elbo`` are those of one sampled z, the same noise
+    at every validation. All in nats an image, save SSIM (1) and PSNR (dB).
+
+    Returns
+    -------
+    dict or None
+        Also ``kl_dim`` (list of nats by latent) and ``active_units``.
+    """
+    objective, config = state.objective, state.settings.loss
+    latents = objective.model.latent_size
+    scalars = torch.zeros(len(_SCALARS), dtype=torch.float64, device=state.device)
+    by_latent = torch.zeros(3, latents, dtype=torch.float64, device=state.device)
+    objective.eval()
+    for batch in loader.batches():
+        if agreement.poll():
+            objective.train()
+            return None
+        batch = batch.to(state.device, non_blocking=True)
+        if not len(batch.labels):
+            continue
+        images = state.to_images(batch, augment=False)
+        noise = draw_noise(state.settings.run.seed, "validation", batch, 1, latents, state.device)
+        with state.accelerator.autocast():
+            terms = objective(images, None, batch.labels)
+            sampled = objective(images, noise, batch.labels)
+        shown = objective.mean_image(terms["logits"])
+        per_image = [
+            objective.combine(terms),
+            terms["recon"],
+            sampled["kl"],
+            ssim(shown, images, config.ssim_window_size),
+            psnr(shown, images),
+            sampled["recon"],
+            torch.ones_like(terms["recon"]),
+        ]
+        scalars += torch.stack([figure.double().sum() for figure in per_image])
+        mu = terms["mu"].double()
+        by_latent += torch.stack([terms["kl_dim"].double().sum(0), mu.sum(0), mu.square().sum(0)])
+    objective.train()
+    total, latent_sums = state.reduce(scalars), state.reduce(by_latent)
+    count = total[-1]
+    figures: dict[str, Any] = dict(zip(_SCALARS, (total / count).tolist(), strict=True))
+    figures["images"] = int(count)
+    kl_dim, mean, square = latent_sums / count
+    figures["elbo"] = -(figures["recon_sampled"] + figures["kl"])
+    figures["kl_dim"] = kl_dim.tolist()
+    figures["active_units"] = int(((square - mean.square()) > ACTIVE_VARIANCE).sum())
+    return figures
+
+
+@torch.no_grad()
+def reconstruction_panel(state: TrainState, data: DataFolder) -> np.ndarray:
+    """Originals over their reconstructions, side by side.
+
+    Parameters
+    ----------
+    state : TrainState
+    data : DataFolder
+        The first 40 images of its validation split are shown.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (2 H, n W, 3).
+    """
+    objective = state.objective
+    loader = make_loader(
+        data, "val", state.settings.loader, World(), batch_size=PANEL_IMAGES, shuffle=False
+    )
+    batch = next(iter(loader.batches())).to(state.device)
+    images = state.to_images(batch, augment=False)
+    objective.eval()
+    with state.accelerator.autocast():
+        terms = objective(images, None, batch.labels)
+    objective.train()
+    rows = torch.stack([images, objective.mean_image(terms["logits"])]).clamp(0, 1)
+    _, n, channels, height, width = rows.shape
+    panel = rows.permute(0, 3, 1, 4, 2).reshape(2 * height, n * width, channels)
+    pixels = (panel * 255).round().byte().cpu().numpy()
+    return np.repeat(pixels, 3, axis=2) if channels == 1 else pixels
