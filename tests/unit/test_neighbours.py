@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from evaluation.backends.choose import search
+from evaluation.backends import search
 from evaluation.backends.search import neighbour_graph
 from evaluation.backends.voting import Neighbours
 
