@@ -17,7 +17,7 @@ from torch import Tensor
 from data_pipeline.errors import UserError
 from data_pipeline.order import World, derive_seed
 from evaluation.results.seeds import training_key
-from vae_dist import metrics
+from vae_dist import draw, metrics
 from vae_dist.run.folder import Run
 
 CHUNK = 500
@@ -129,8 +129,8 @@ def _measure(
         "mse": metrics.mse(picture, images),
     }
     if nll_samples:
-        weights = [objective.log_weights(images, part, labels) for part in noise.split(8, dim=1)]
-        found["nll"] = np.log(nll_samples) - torch.logsumexp(torch.cat(weights, 1), dim=1)
+        nll = metrics.iw_nll(objective, images, noise.split(8, dim=1), labels)
+        found["nll"] = nll.float()
     return found
 
 
@@ -195,36 +195,27 @@ def pictures(
         ``reconstruction``, ``samples``, ``traversal``, ``traversal_latent``, ``interpolation``.
     """
     objective = run.objective
-    model = objective.model
     device = next(objective.parameters()).device
     generator = torch.Generator(device).manual_seed(derive_seed(seed, "pictures"))
-
-    def draw(z: Tensor, labels: Tensor | None) -> np.ndarray:
-        images = objective.mean_image(model.decode(z.flatten(0, -2), labels)) * 255
-        return _host(images.round().byte()).reshape(*z.shape[:-1], *run.image_shape)
-
     with torch.inference_mode():
         images = torch.from_numpy(test.images[originals]).to(device).float() / 255
         labels = torch.from_numpy(test.labels[originals]).to(device)
-        mu, _ = model.encode(images, labels)
-        classes = max(1, run.num_classes)
-        sample_labels = torch.arange(64, device=device) % classes
-        prior = objective.prior.sample(64, model, generator)
-        rows = np.argsort(-scale, kind="stable")[:10]
-        steps = torch.linspace(-3, 3, 9, device=device)
-        moved = mu[:1].repeat(len(rows), 9, 1)
-        for row, latent in enumerate(rows.tolist()):
-            moved[row, :, latent] = steps * float(scale[latent])
+        mu, _ = objective.model.encode(images, labels)
+        rows = torch.from_numpy(np.argsort(-scale, kind="stable")[:10]).to(device)
+        steps = torch.from_numpy(scale).to(device, mu.dtype)[rows, None] * torch.linspace(
+            -3, 3, 9, device=device
+        )
         pairs = len(mu) // 2
-        between = torch.linspace(0, 1, 9, device=device)[None, :, None]
-        lines = mu[:pairs, None] * (1 - between) + mu[pairs : 2 * pairs, None] * between
-        return {
-            "reconstruction": draw(mu, labels),
-            "samples": draw(prior, sample_labels),
-            "traversal": draw(moved, labels[:1].expand(len(rows) * 9)),
-            "traversal_latent": rows.astype(np.int64),
-            "interpolation": draw(lines, labels[:pairs].repeat_interleave(9)),
+        drawn = {
+            "reconstruction": draw.images_of(objective, mu, labels),
+            "samples": draw.sample(objective, 64, generator),
+            "traversal": draw.traverse(objective, mu[0], rows, steps, labels[:1]),
+            "interpolation": draw.interpolate(
+                objective, mu[:pairs], mu[pairs : 2 * pairs], 9, labels[:pairs]
+            ),
         }
+        found = {name: _host((part * 255).round().byte()) for name, part in drawn.items()}
+    return found | {"traversal_latent": _host(rows)}
 
 
 def decode_mean(run: Run, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a trained model draws: samples, reconstructions, walks through its latents."""
+"""Grids of what a trained model draws, as pictures, and the likelihood of images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.order import derive_seed
+from vae_dist import draw
 from vae_dist.metrics import iw_nll
 from vae_dist.objective import Objective
 
@@ -66,41 +67,28 @@ class Painter:
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(derive_seed(self.seed, purpose))
 
-    def _prior(self, purpose: str, count: int) -> Tensor:
-        return self.objective.prior.sample(count, self.model, self._generator(purpose))
-
     def take(self, images: Tensor) -> Tensor:
         """Images uint8 as float in [0, 1], on the device."""
         return images.to(self.device).float() / 255
 
     @torch.no_grad()
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Mean images (rows, columns, C, H, W) of latents (rows, columns, z)."""
-        flat = None if labels is None else labels.expand(z.shape[:2]).flatten()
-        logits = self.model.decode(z.flatten(0, 1), flat)
-        return self.objective.mean_image(logits).unflatten(0, z.shape[:2])
-
-    @torch.no_grad()
     def samples(self, rows: int = 8, columns: int = 8) -> Tensor:
         """Means of latents drawn from the prior; a conditional model's classes in turn."""
-        z = self._prior("samples", rows * columns).unflatten(0, (rows, columns))
-        if not self.model.num_classes:
-            return self.decode(z)
-        turn = torch.arange(rows * columns, device=self.device) % self.model.num_classes
-        return self.decode(z, turn.unflatten(0, (rows, columns)))
+        drawn = draw.sample(self.objective, rows * columns, self._generator("samples"))
+        return drawn.unflatten(0, (rows, columns))
 
     @torch.no_grad()
     def classes(self, columns: int = 10) -> Tensor:
         """A row a class, the same latents in each, for a conditional model."""
         classes = self.model.num_classes
-        z = self._prior("classes", columns).expand(classes, columns, -1)
-        return self.decode(z, torch.arange(classes, device=self.device)[:, None])
+        z = self.objective.prior.sample(columns, self.model, self._generator("classes"))
+        labels = torch.arange(classes, device=self.device)[:, None]
+        return draw.images_of(self.objective, z.expand(classes, columns, -1), labels)
 
     @torch.no_grad()
     def reconstructions(self, images: Tensor, labels: Tensor, columns: int = 10) -> Tensor:
         """Rows of originals, each over the row of its reconstructions from z = mu."""
-        mu, _ = self.model.encode(images, labels)
-        shown = self.objective.mean_image(self.model.decode(mu, labels))
+        shown = draw.reconstruct(self.objective, images, labels)
         columns = min(columns, len(images))
         rows = len(images) // columns
         pairs = torch.stack([images, shown])[:, : rows * columns].unflatten(1, (rows, columns))
@@ -113,10 +101,9 @@ class Painter:
         A conditional model keeps the first image's label along the line.
         """
         mu, _ = self.model.encode(images, labels)
-        pairs = len(images) // 2
-        start, end = mu[0 : 2 * pairs : 2, None], mu[1 : 2 * pairs : 2, None]
-        where = torch.linspace(0, 1, columns, device=self.device)[None, :, None]
-        return self.decode(start + (end - start) * where, labels[0 : 2 * pairs : 2, None])
+        last = 2 * (len(images) // 2)
+        start, end = mu[0:last:2], mu[1:last:2]
+        return draw.interpolate(self.objective, start, end, columns, labels[0:last:2])
 
     @torch.no_grad()
     def traversals(self, image: Tensor, label: Tensor, columns: int = 11) -> Tensor:
@@ -127,10 +114,8 @@ class Painter:
         mu, logvar = self.model.encode(image[None], label[None])
         used = mu.square() + logvar.exp() - logvar
         order = used[0].argsort(descending=True)
-        z = mu.expand(len(order), columns, -1).clone()
-        rows = torch.arange(len(order), device=self.device)
-        z[rows, :, order] = torch.linspace(-3, 3, columns, device=self.device)
-        return self.decode(z, label[None])
+        values = torch.linspace(-3, 3, columns, device=self.device).expand(len(order), -1)
+        return draw.traverse(self.objective, mu[0], order, values, label[None])
 
     @torch.no_grad()
     def manifold(self, images: Tensor, labels: Tensor, side: int = 20) -> Tensor:
@@ -148,7 +133,7 @@ class Painter:
         z = mean + line[None, :, None] * axes[0]
         if len(axes) > 1:
             z = z - line[:, None, None] * axes[1]
-        return self.decode(z)
+        return draw.images_of(self.objective, z)
 
     @torch.no_grad()
     def nll(

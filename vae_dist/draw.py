@@ -1,0 +1,99 @@
+"""What a trained model draws: samples, reconstructions, walks through its latents.
+
+One place for all who draw: `vae_dist.load_run`, ``vae-dist sample`` and the report.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vae_dist.objective import Objective
+
+
+def images_of(objective: Objective, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Mean images of latents.
+
+    Parameters
+    ----------
+    objective : Objective
+        In evaluation mode.
+    z : Tensor
+        (..., z).
+    labels : Tensor, optional
+        int64, of a shape that expands to ``z.shape[:-1]``; read by a conditional model alone.
+
+    Returns
+    -------
+    Tensor
+        (..., C, H, W), float32 in [0, 1].
+    """
+    flat = None if labels is None else labels.expand(z.shape[:-1]).flatten()
+    logits = objective.model.decode(z.flatten(0, -2), flat)
+    return objective.mean_image(logits).unflatten(0, z.shape[:-1])
+
+
+def reconstruct(objective: Objective, images: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Mean images from z = mu of images (n, C, H, W) in [0, 1]; labels are (n,)."""
+    mu, _ = objective.model.encode(images, labels)
+    return images_of(objective, mu, labels)
+
+
+def sample(
+    objective: Objective, count: int, generator: torch.Generator, labels: Tensor | None = None
+) -> Tensor:
+    """Mean images (count, C, H, W) of latents drawn from the prior.
+
+    Parameters
+    ----------
+    objective : Objective
+    count : int
+    generator : torch.Generator
+        On the model's device.
+    labels : Tensor, optional
+        (count,); a conditional model draws its classes in turn without them.
+    """
+    z = objective.prior.sample(count, objective.model, generator)
+    classes = objective.model.num_classes
+    if labels is None and classes:
+        labels = torch.arange(count, device=z.device) % classes
+    return images_of(objective, z, labels)
+
+
+def interpolate(
+    objective: Objective, start: Tensor, end: Tensor, columns: int, labels: Tensor | None = None
+) -> Tensor:
+    """Images (n, columns, C, H, W) along straight lines between latents, both (n, z).
+
+    Labels (n,) stay the same along a line.
+    """
+    where = torch.linspace(0, 1, columns, device=start.device)[None, :, None]
+    z = torch.lerp(start[:, None], end[:, None], where)
+    return images_of(objective, z, None if labels is None else labels[:, None])
+
+
+def traverse(
+    objective: Objective, z: Tensor, latents: Tensor, values: Tensor, label: Tensor | None = None
+) -> Tensor:
+    """A row of images a latent, which takes some values while the others stay.
+
+    Parameters
+    ----------
+    objective : Objective
+    z : Tensor
+        (z,), where the walk begins.
+    latents : Tensor
+        (rows,), int64: the latent that a row moves.
+    values : Tensor
+        (rows, columns): what it is set to.
+    label : Tensor, optional
+        (1,).
+
+    Returns
+    -------
+    Tensor
+        (rows, columns, C, H, W).
+    """
+    moved = z.expand(*values.shape, -1).clone()
+    moved[torch.arange(len(latents), device=z.device), :, latents] = values
+    return images_of(objective, moved, label)
