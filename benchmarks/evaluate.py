@@ -43,7 +43,7 @@ from evaluation.measures.protocol import (
 )
 from evaluation.runs import read_splits
 from evaluation.sampling import folds, rows_of, stratified_rows
-from vae_dist.run.folder import load_run
+from vae_dist.run.load import load_run
 
 Labels = tuple[np.ndarray, np.ndarray]
 Cells = dict[tuple[Any, ...], list[float]]

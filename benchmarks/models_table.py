@@ -49,7 +49,7 @@ def train(arguments: argparse.Namespace, name: str, model: str, loss: str) -> No
 
 def read(arguments: argparse.Namespace, name: str) -> dict[str, float]:
     """Figures of a trained row: the last validation, the median speed, the parameters."""
-    from vae_dist.run.folder import load_run
+    from vae_dist.run.load import load_run
 
     folder = arguments.out / name
     lines = (folder / "metrics.jsonl").read_text().splitlines()

@@ -15,7 +15,7 @@ from evaluation.files import write_arrays, write_text
 from evaluation.results.records import RunInfo
 from evaluation.sampling import rows_of
 from vae_dist import metrics
-from vae_dist.run.folder import Run
+from vae_dist.run.trained import Run
 
 ORIGINALS = 20
 TRAIN_SAMPLE = 10_000

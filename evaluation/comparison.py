@@ -14,7 +14,7 @@ from evaluation.artifacts import Artifacts
 from evaluation.backends.choose import Backends
 from evaluation.cache import Cache
 from evaluation.embeddings import Methods
-from evaluation.encode import Images, decode_mean, run_figures
+from evaluation.encode import Images, run_figures
 from evaluation.files import write_arrays
 from evaluation.items import Item, Latents
 from evaluation.measures.latents import emptiness, posterior_figures, smoothness
@@ -24,7 +24,7 @@ from evaluation.results.records import Results, Row, RunInfo
 from evaluation.runs import Encoded
 from evaluation.settings import EvaluateConfig
 from evaluation.stages import Stages, cost_of
-from vae_dist.run.folder import Run
+from vae_dist.run.trained import Run
 
 UNITS = {
     "recon": "nats",
@@ -116,7 +116,7 @@ class Comparison:
             self._add(common | figure)
         labels, mu = self.splits["test"].labels, latents["test/mu"]
         with self.stages.stage("pictures", info.name):
-            for figure in smoothness(lambda z: decode_mean(run, z), mu, labels, self.config.seed):
+            for figure in smoothness(run.decode, mu, labels, self.config.seed):
                 self._add(common | figure)
             self.artifacts.add_run(info, run, mu.std(0))
             pca = self.methods.pixel_pca(info.latent_size)

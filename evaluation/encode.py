@@ -18,7 +18,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.order import World, derive_seed
 from evaluation.results.seeds import training_key
 from vae_dist import draw, metrics
-from vae_dist.run.folder import Run
+from vae_dist.run.trained import Run
 
 CHUNK = 500
 FIGURES = ("recon", "recon_mean", "kl", "elbo", "nll", "ssim", "ssim11", "psnr", "mse")
@@ -216,22 +216,6 @@ def pictures(
         }
         found = {name: _host((part * 255).round().byte()) for name, part in drawn.items()}
     return found | {"traversal_latent": _host(rows)}
-
-
-def decode_mean(run: Run, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Mean images (n, C, H, W) of latents (n, z), float32."""
-    device = next(run.objective.parameters()).device
-    with torch.inference_mode():
-        parts = []
-        for start in range(0, len(z), CHUNK):
-            part = torch.from_numpy(z[start : start + CHUNK]).to(device)
-            of = (
-                None
-                if labels is None
-                else torch.from_numpy(labels[start : start + CHUNK]).to(device)
-            )
-            parts.append(_host(run.objective.mean_image(run.objective.model.decode(part, of))))
-    return np.concatenate(parts)
 
 
 def _host(tensor: Tensor) -> np.ndarray:

@@ -21,7 +21,8 @@ from evaluation.settings import EvaluateConfig
 from evaluation.stages import Stages, cost_arrays
 from vae_dist.run.checkpoint import resolve_checkpoint
 from vae_dist.run.data import check_data, data_of
-from vae_dist.run.folder import Run, load_run
+from vae_dist.run.load import load_run
+from vae_dist.run.trained import Run
 
 
 def read_splits(data: DataFolder) -> dict[str, Images]:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.evaluate import EvaluateConfig, evaluate
+from evaluation.evaluation import EvaluateConfig, evaluate
 from evaluation.items import TITLES
 from evaluation.results.records import Results, leaderboard
 from evaluation.results.seeds import over_seeds

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from data_pipeline.progress import Progress
-    from vae_dist.run.folder import Run
+    from vae_dist.run.trained import Run
     from vae_dist.sampling import Painter
 
 DESCRIPTION = "Write samples, reconstructions, interpolations, traversals and more as PNG."
@@ -65,17 +65,15 @@ class SampleConfig:
             if getattr(self, name) < 0:
                 flag = "--" + name.replace("_", "-")
                 raise UserError(f"{flag} {getattr(self, name)}: must not be negative")
-        if self.device not in ("auto", "cpu") and not self.device.startswith("cuda"):
-            raise UserError(f"--device {self.device}: give auto, cpu or cuda")
 
 
 def main(argv: Sequence[str]) -> int:
     """Run ``vae-dist sample ARGV``; returns the exit code."""
     (config,) = parse("sample", [SampleConfig], argv, DESCRIPTION)
-    from vae_dist.run.folder import load_run
+    from vae_dist.run.load import load_run
     from vae_dist.sampling import Painter
 
-    run = load_run(config.run, device=_device(config.device), which=config.which)
+    run = load_run(config.run, device=config.device, which=config.which)
     painter = Painter(run.objective, config.seed)
     images, labels = _images(config, run)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -162,13 +160,3 @@ def _images(config: SampleConfig, run: Run) -> tuple[Tensor, Tensor]:
     if not len(arrays.images):
         raise UserError(f"--split {config.split}: {path} has no image in it")
     return torch.from_numpy(arrays.images), torch.from_numpy(arrays.labels)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: no GPU is visible here; use cpu")
-    return name

@@ -1,1 +1,30 @@
 """From batches to a trained variational autoencoder."""
+
+from typing import TYPE_CHECKING
+
+from data_pipeline.exports import exports
+
+if TYPE_CHECKING:
+    from vae_dist.models import MODELS, build_model
+    from vae_dist.run.load import load_run
+    from vae_dist.run.trained import Run
+    from vae_dist.train.settings import Settings
+    from vae_dist.train.trainer import Trainer
+
+__all__ = ["MODELS", "Run", "Settings", "Trainer", "build_model", "load_run"]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "MODELS": "vae_dist.models",
+        "Run": "vae_dist.run.trained",
+        "Settings": "vae_dist.train.settings",
+        "Trainer": "vae_dist.train.trainer",
+        "build_model": "vae_dist.models",
+        "load_run": "vae_dist.run.load",
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -39,10 +39,10 @@ def reconstruct(objective: Objective, images: Tensor, labels: Tensor | None = No
     return images_of(objective, mu, labels)
 
 
-def sample(
-    objective: Objective, count: int, generator: torch.Generator, labels: Tensor | None = None
-) -> Tensor:
-    """Mean images (count, C, H, W) of latents drawn from the prior.
+def latents(
+    objective: Objective, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Latents (count, z) drawn from the prior, and a conditional model's classes in turn (count,).
 
     Parameters
     ----------
@@ -50,14 +50,15 @@ def sample(
     count : int
     generator : torch.Generator
         On the model's device.
-    labels : Tensor, optional
-        (count,); a conditional model draws its classes in turn without them.
     """
     z = objective.prior.sample(count, objective.model, generator)
     classes = objective.model.num_classes
-    if labels is None and classes:
-        labels = torch.arange(count, device=z.device) % classes
-    return images_of(objective, z, labels)
+    return z, torch.arange(count, device=z.device) % classes if classes else None
+
+
+def sample(objective: Objective, count: int, generator: torch.Generator) -> Tensor:
+    """Mean images (count, C, H, W) of what `latents` draws."""
+    return images_of(objective, *latents(objective, count, generator))
 
 
 def interpolate(

@@ -11,7 +11,7 @@ from launch.cli import main
 from tests.data_folders import drawn, written
 from tests.training_runs import COMMON, ROOT, flags, metrics
 from vae_dist.models import MODELS
-from vae_dist.run.folder import load_run
+from vae_dist.run.load import load_run
 
 
 def test_one_file_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

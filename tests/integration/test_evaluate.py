@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.evaluate import BenchEvaluateConfig, bench_evaluate
 from data_pipeline.order import World
-from evaluation.evaluate import EvaluateConfig, evaluate
+from evaluation.evaluation import EvaluateConfig, evaluate
 from evaluation.files import read_arrays
 from evaluation.results.records import read_results
 from evaluation.runs import read_splits
@@ -222,7 +222,7 @@ def test_two_processes_encode_the_same_latents(tmp_path, data, runs):
 
 def test_world_of_three_covers_every_image_once(data, runs):
     from evaluation.encode import encode_part, join_parts
-    from vae_dist.run.folder import load_run
+    from vae_dist.run.load import load_run
 
     run, splits = load_run(runs[0]), read_splits(data)
     settings = {"seed": 0, "nll_samples": 4, "nll_images": 100}

@@ -11,7 +11,7 @@ from PIL import Image
 from launch.cli import main
 from tests.data_folders import drawn, written
 from tests.training_runs import COMMON, flags
-from vae_dist.run.folder import load_run
+from vae_dist.run.load import load_run
 from vae_dist.sampling import Painter, tile
 
 pytestmark = pytest.mark.xdist_group("sample")

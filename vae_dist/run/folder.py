@@ -1,11 +1,8 @@
-"""The run folder ``runs/NAME``: its files, its state, and models rebuilt from it."""
+"""The run folder ``runs/NAME``: its files and its state."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import socket
@@ -18,18 +15,7 @@ from typing import Any
 import torch
 
 from data_pipeline.errors import UserError
-from data_pipeline.folder import DataFolder
-from vae_dist.losses import LossConfig
-from vae_dist.models import ModelConfig, build_model, import_seed_state, seed_model
-from vae_dist.objective import Objective
-from vae_dist.run.checkpoint import (
-    SCHEMA,
-    load_checkpoint,
-    newest_checkpoint,
-    resolve_checkpoint,
-    write_json,
-)
-from vae_dist.run.data import check_data, data_of
+from vae_dist.run.checkpoint import newest_checkpoint, write_json
 
 _PACKAGES = ("torch", "torchvision", "accelerate", "webdataset", "numpy", "safetensors", "kornia")
 
@@ -105,127 +91,6 @@ class RunFolder:
                 "command": sys.argv,
             },
         )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """A trained model, rebuilt from files alone.
-
-    Attributes
-    ----------
-    name : str
-        Name of the run.
-    objective : Objective
-        The module with its weights, in evaluation mode.
-    config : dict
-        What ``config.json`` holds (for a 2018 checkpoint: what it implies).
-    image_shape : tuple of int
-        (C, H, W).
-    num_classes : int
-        Classes of the training data; 0 where it had no labels.
-    step : int
-        Optimizer steps the weights have seen.
-    content_hash : str
-        SHA-256 over the weights and what else decides the latents.
-    path : Path
-        The checkpoint they came from.
-    """
-
-    name: str
-    objective: Objective
-    config: dict[str, Any]
-    image_shape: tuple[int, int, int]
-    num_classes: int
-    step: int
-    content_hash: str
-    path: Path
-
-    def check_data(self, data: DataFolder, *, allow: bool) -> str:
-        """Refuse data that the run does not belong to; see `vae_dist.run.data.check_data`."""
-        return check_data(self.name, self.config.get("data", {}), data, allow=allow)
-
-
-def load_run(path: str | Path, device: torch.device | str = "cpu", which: str = "best") -> Run:
-    """Rebuild a model from a run folder, a checkpoint folder or a 2018 ``.pth.tar``.
-
-    Parameters
-    ----------
-    path : str or Path
-    device : torch.device or str
-    which : str
-        ``"best"`` or ``"last"``, for a run folder.
-
-    Raises
-    ------
-    ValueError
-        If there is no complete checkpoint, or its files do not fit together.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such run or checkpoint")
-    if path.is_file():
-        return _load_seed_run(path, device)
-    checkpoint = resolve_checkpoint(path, which)
-    folder = checkpoint.parent.parent
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{folder}/config.json: cannot be read ({error})") from error
-    if config.get("schema") != SCHEMA:
-        raise UserError(f"{folder}/config.json: schema {config.get('schema')} is not known here")
-    weights, _, meta = load_checkpoint(checkpoint)
-    model_config, loss_config = ModelConfig(**config["model"]), LossConfig(**config["loss"])
-    shape = tuple(config["image_shape"])
-    model = build_model(
-        model_config, shape, config["num_classes"], config["data"]["mean"], config["data"]["std"]
-    )
-    objective = Objective(model, loss_config)
-    try:
-        objective.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{checkpoint}: weights do not fit config.json ({reason})") from error
-    config["data"] |= data_of(checkpoint)
-    decisive = json.dumps([meta["sha256"]["model.safetensors"], config["model"]], sort_keys=True)
-    return Run(
-        name=folder.name,
-        objective=objective.to(device).eval(),
-        config=config,
-        image_shape=shape,
-        num_classes=config["num_classes"],
-        step=meta["step"],
-        content_hash=hashlib.sha256(decisive.encode()).hexdigest(),
-        path=checkpoint,
-    )
-
-
-def _load_seed_run(path: Path, device: torch.device | str) -> Run:
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise UserError(f"{path}: not a checkpoint of the 2018 program")
-    model_type, latents = seed_model(content["state_dict"])
-    model_config = ModelConfig(model_type=model_type, latent_size=latents)
-    objective = Objective(build_model(model_config, (1, 28, 28), 10), LossConfig())
-    weights = import_seed_state(content["state_dict"], model_type)
-    objective.model.load_state_dict(weights)
-    with path.open("rb") as file:
-        content_hash = hashlib.file_digest(file, "sha256").hexdigest()
-    return Run(
-        name=path.name.removesuffix(".tar").removesuffix(".pth"),
-        objective=objective.to(device).eval(),
-        config={
-            "schema": SCHEMA,
-            "image_shape": [1, 28, 28],
-            "num_classes": 10,
-            "model": dataclasses.asdict(model_config),
-            "loss": dataclasses.asdict(LossConfig()),
-        },
-        image_shape=(1, 28, 28),
-        num_classes=10,
-        step=int(content.get("epoch", 0)),
-        content_hash=content_hash,
-        path=path,
-    )
 
 
 def _git_commit() -> str | None:
