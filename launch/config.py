@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import os
 import re
 import sys
 import tomllib
@@ -21,7 +20,8 @@ from typing import Any
 
 import tyro
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, files_of_user
+from launch.processes import may_speak
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -76,7 +76,10 @@ def parse(
         kw_only=True,
     )
     parsed = _run_tyro(root, tokens, f"vae-dist {prog}", description)
-    return tuple(getattr(parsed, _owner_name(c)) for c in configs)
+    found = tuple(getattr(parsed, _owner_name(c)) for c in configs)
+    for config in found:
+        _refuse_addresses(config)
+    return found
 
 
 def preset_names() -> list[str]:
@@ -139,13 +142,11 @@ def _tokens_of_files(argv: list[str], names: dict[str, bool]) -> Iterator[str]:
         path = PRESETS / f"{preset}.toml"
         if not path.is_file():
             raise UserError(f"--preset {preset}: no such preset; have {', '.join(preset_names())}")
-        yield from _tokens_of_file(path, names)
+        yield from _tokens_of_file(path, names, f"--preset {preset}")
     config = _last_value(argv, "config")
     if config is not None:
         path = Path(config)
-        if not path.is_file():
-            raise UserError(f"--config {config}: no such file")
-        yield from _tokens_of_file(path, names)
+        yield from _tokens_of_file(path, names, f"--config {config}")
 
 
 def _last_value(argv: list[str], name: str) -> str | None:
@@ -158,9 +159,11 @@ def _last_value(argv: list[str], name: str) -> str | None:
     return value
 
 
-def _tokens_of_file(path: Path, names: dict[str, bool]) -> Iterator[str]:
+def _tokens_of_file(path: Path, names: dict[str, bool], flag: str) -> Iterator[str]:
+    with files_of_user(f"{flag}: cannot be read"):
+        content = path.read_bytes()
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a TOML file: {error}") from error
     for key, value in table.items():
@@ -171,6 +174,22 @@ def _tokens_of_file(path: Path, names: dict[str, bool]) -> Iterator[str]:
             raise UserError(f"{path}: {key} is a table; settings are one flat table")
         yield f"--{flag}"
         yield from map(str, value if isinstance(value, list) else [value])
+
+
+def _refuse_addresses(config: Any) -> None:
+    """Refuse an address where a path is wanted: ``s3://a`` would become a folder named ``s3:``."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for path in value if isinstance(value, list) else [value]:
+            address = (
+                re.match(r"(\w[\w+.-]+):/+(.*)", str(path)) if isinstance(path, Path) else None
+            )
+            if address:
+                scheme, rest = address.groups()
+                raise UserError(
+                    f"--{field.name.replace('_', '-')} {scheme}://{rest}: is an address, and this "
+                    "flag takes a path on this machine; Fix: give a path, and copy it afterwards"
+                )
 
 
 def _run_tyro(root: type, argv: list[str], prog: str, description: str) -> Any:
@@ -209,17 +228,7 @@ def _one_line(box: str) -> str:
     return re.sub(r"^Error parsing [a-z_]+: (?=--)", "", " ".join(said))
 
 
-def is_first_process() -> bool:
-    """Whether this is the only process or global rank 0 of a launcher, by its environment.
-
-    A ``RANK`` left in the shell does not count: a launcher sets ``LOCAL_RANK`` beside it, and a
-    ``WORLD_SIZE`` above 1.
-    """
-    launched = "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
-    return not launched or os.environ.get("RANK", "0") == "0"
-
-
 def complain(error: BaseException) -> None:
     """Write a user's error as one line to stderr; of several processes the first one does."""
-    if is_first_process():
+    if may_speak():
         print(f"vae-dist: error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -9,6 +9,7 @@ if __name__ == "__main__":  # a launcher runs this file: put the project, not la
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from evaluation.results.records import Results, leaderboard
 from evaluation.results.seeds import over_seeds
 from launch.cli import guard
 from launch.config import parse
+from launch.processes import check_accelerate, check_device, join
 
 DESCRIPTION = """Compare PCA, UMAP and trained VAEs by how much their embeddings tell of the labels.
 
@@ -39,9 +41,13 @@ class EvaluateOutputConfig:
 
 def main(argv: Sequence[str]) -> int:
     """Run ``vae-dist evaluate ARGV``; returns the exit code."""
+    processes = join()
     config, output = parse("evaluate", [EvaluateConfig, EvaluateOutputConfig], argv, DESCRIPTION)
+    check_accelerate(os.environ)
+    import torch
     from accelerate import PartialState
 
+    check_device(processes, os.environ, 0 if output.cpu else torch.cuda.device_count())
     from data_pipeline.order import World
 
     state = PartialState(cpu=output.cpu)

@@ -12,7 +12,8 @@ from data_pipeline.progress import Progress, Silent
 from data_pipeline.sources import SourceConfig, load_source
 from data_pipeline.write.config import PrepareConfig
 from data_pipeline.write.folder import write_folder
-from launch.config import is_first_process, parse
+from launch.config import parse
+from launch.processes import is_first
 from launch.progress import make_progress
 
 MIRROR_VARIABLE = "VAE_DIST_MIRROR"
@@ -86,7 +87,7 @@ def prepare_missing(dataset: str, folder: Path, source: Path | None = None) -> N
     """
     found = SourceConfig(dataset=dataset, source=source)
     wanted = PrepareConfig(out=folder)
-    if not is_first_process():
+    if not is_first():
         prepare_folder(found, wanted, Silent())
         return
     with make_progress() as progress:

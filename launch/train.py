@@ -24,6 +24,7 @@ from tyro.conf import arg
 
 from launch.cli import guard
 from launch.config import parse
+from launch.processes import check_accelerate, check_device, join
 
 if TYPE_CHECKING:
     from data_pipeline.folder import DataFolder
@@ -63,6 +64,8 @@ def main(argv: Sequence[str], stop: StopRequest | None = None) -> int:
     """Train; see ``vae-dist train --help``."""
     stop = stop or StopRequest().install()
     follow_launcher()
+    processes = join()
+    check_accelerate(os.environ)
     from vae_dist.train.settings import RunConfig, Settings
 
     owners = {f.name: f.default_factory for f in dataclasses.fields(Settings)}
@@ -70,6 +73,10 @@ def main(argv: Sequence[str], stop: StopRequest | None = None) -> int:
     where, mode = parsed[:2]
     settings = Settings(**dict(zip(owners, parsed[2:], strict=True)))
     assert isinstance(settings.run, RunConfig)
+    check_accelerate(os.environ, settings.precision.mixed_precision)
+    check_device(processes, os.environ, _gpus(settings))
+    if processes.note:
+        print(f"vae-dist: {processes.note}", file=sys.stderr)
     stop.time_limit = settings.run.time_limit
     data = find_data(where, settings)
     if mode.evaluate or mode.predict or mode.predict_train:
@@ -104,6 +111,13 @@ def follow_launcher() -> None:
     """Be sent SIGTERM when torch's launcher dies, also by SIGKILL: save and leave no orphan."""
     if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _gpus(settings: Settings) -> int:
+    import torch
+
+    cpu = settings.precision.no_cuda or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    return 0 if cpu else torch.cuda.device_count()
 
 
 def find_data(where: TrainingDataConfig, settings: Settings) -> DataFolder:

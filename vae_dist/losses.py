@@ -96,14 +96,18 @@ class LossConfig:
             raise UserError(self._say("mse_sigma", "must be above 0.0025, half a grey level"))
         if self.free_bits and self.prior != "standard":
             raise UserError(self._say("free_bits", "needs --prior standard"))
-        if self.objective == "iwae":
-            weights = (self.img_loss_weight, self.kl_loss_weight, self.kl_schedule)
-            if weights != (1.0, 1.0, "constant") or self.free_bits or self.do_running_mean:
-                raise UserError(
-                    "--objective iwae: the bound has no separate terms to weight; leave out"
-                    " --img-loss-weight, --kl-loss-weight, --kl-schedule, --free-bits"
-                    " and --do-running-mean"
-                )
+        if self.objective == "iwae" and (self.weighted or self.free_bits or self.do_running_mean):
+            raise UserError(
+                "--objective iwae: the bound has no separate terms to weight; leave out"
+                " --img-loss-weight, --kl-loss-weight, --kl-schedule, --free-bits"
+                " and --do-running-mean"
+            )
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the terms are given weights of their own."""
+        weights = (self.img_loss_weight, self.kl_loss_weight, self.kl_schedule)
+        return weights != (1.0, 1.0, "constant")
 
     def _say(self, name: str, mend: str) -> str:
         return f"--{name.replace('_', '-')} {getattr(self, name)}: {mend}"

@@ -16,9 +16,12 @@ from rich.console import Console as RichConsole
 from tyro.conf import arg
 
 from data_pipeline.errors import UserError
+from vae_dist.trackers import Trackers, check_tracker, start_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from vae_dist.settings import Settings
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -33,15 +36,14 @@ class LogConfig:
     """Also write a panel of up to 40 validation images over their reconstructions."""
     tracker: list[str] = dataclasses.field(default_factory=list)
     """More trackers of Accelerate's: wandb, mlflow, aim, comet_ml, clearml, dvclive ..."""
+    project: str = "vae-dist"
+    """Project of those trackers; the run in it has the run's name."""
 
     def __post_init__(self) -> None:
         if self.log_every < 1:
             raise UserError(f"--log-every {self.log_every}: must be 1 or more")
-
-    @property
-    def trackers(self) -> list[str]:
-        """Names of all trackers, TensorBoard included."""
-        return (["tensorboard"] if self.tensorboard else []) + self.tracker
+        for name in self.tracker:
+            check_tracker(name)
 
 
 class Sink(Protocol):
@@ -103,45 +105,6 @@ class JsonLines(NullSink):
 
     def close(self) -> None:
         self._file.close()
-
-
-SEED_TAGS = {"loss": "loss", "recon": "img_loss", "kl": "kl_loss", "ssim": "ssim"}
-"""Our names to those in the tags of the 2018 program (train_img_loss ...)."""
-
-
-class Trackers(NullSink):
-    """TensorBoard and the other trackers, through Accelerate, under the seed's tags."""
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        self._accelerator = accelerator
-
-    def record(self, figures: dict[str, Any]) -> None:
-        split, step = figures["split"], figures["step"]
-        scalars = {
-            f"{split}_{SEED_TAGS.get(name, name)}": value
-            for name, value in figures.items()
-            if isinstance(value, int | float) and name not in ("step", "epoch")
-        }
-        for name, value in figures.items():
-            if isinstance(value, list):
-                scalars |= {f"{split}_{name}/{i}": v for i, v in enumerate(value)}
-        self._accelerator.log(scalars, step=step)
-
-    def scalars(self, figures: dict[str, float], step: int) -> None:
-        self._accelerator.log(figures, step=step)
-
-    def epoch(self, number: int, train: dict[str, float], val: dict[str, float]) -> None:
-        tags = {f"eph_tr_{t}": train.get(n) for n, t in SEED_TAGS.items()}
-        tags |= {f"eph_val_{t}": val.get(n) for n, t in SEED_TAGS.items()}
-        self._accelerator.log({t: v for t, v in tags.items() if v is not None}, step=number)
-
-    def images(self, panel: np.ndarray, step: int) -> None:
-        for tracker in self._accelerator.trackers:
-            if tracker.name == "tensorboard":
-                tracker.writer.add_image("panno", panel, step, dataformats="HWC")
-
-    def close(self) -> None:
-        self._accelerator.end_training()
 
 
 class Console(NullSink):
@@ -236,25 +199,23 @@ class Sinks(NullSink):
 
 
 def open_sinks(
-    config: LogConfig, accelerator: Accelerator, run_dir: Path, step: int, total_steps: int
+    settings: Settings, accelerator: Accelerator, run_dir: Path, step: int, total_steps: int
 ) -> Sink:
     """The main process's sinks: console, ``metrics.jsonl`` and the trackers.
 
     Parameters
     ----------
-    config : LogConfig
+    settings : Settings
+        ``settings.log`` says where; the trackers are given all of them.
     accelerator : Accelerator
-        Made with ``config.trackers``.
+        Made with ``settings.log.tracker``.
     run_dir : Path
     step, total_steps : int
         Where the run starts and ends, in optimizer steps.
     """
     sinks: list[Sink] = [JsonLines(run_dir / "metrics.jsonl", step), Console(total_steps)]
-    if config.trackers:
-        # What a killed run wrote beyond its checkpoint is written again: TensorBoard drops it.
-        accelerator.init_trackers(
-            "tensorboard", init_kwargs={"tensorboard": {"purge_step": step + 1}}
-        )
+    if settings.log.tensorboard or settings.log.tracker:
+        start_trackers(settings, accelerator, run_dir, step)
         sinks.append(Trackers(accelerator))
     return Sinks(*sinks)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LOADERS = ("auto", "memory", "stream")
 BAD_SHARD_POLICIES = ("fail", "skip")
+DATA_DEVICES = ("cpu", "cuda")
 
 
 @dataclass(kw_only=True)
@@ -66,6 +67,12 @@ class LoaderConfig(RemoteConfig):
             if value < least:
                 flag = "--" + name.replace("_", "-")
                 raise UserError(f"{flag} {value}: must be at least {least}")
+        if self.data_device not in DATA_DEVICES:
+            raise UserError(
+                f"--data-device {self.data_device}: expected one of {', '.join(DATA_DEVICES)}"
+            )
+        if self.data_device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--data-device cuda: no GPU is visible here; Fix: --data-device cpu")
         if self.data_device != "cpu" and self.loader == "stream":
             raise UserError(f"--data-device {self.data_device}: needs --loader memory")
 

@@ -84,7 +84,7 @@ def test_flags_beat_file_beats_preset_beats_default(tmp_path: Path, monkeypatch)
         (["--bacth-size", "3"], "--batch-size"),  # the near spelling is offered
         (["--quick", "maybe"], "--quick maybe"),
         (["--preset", "nope"], "no such preset"),
-        (["--config", "/nonexistent.toml"], "no such file"),
+        (["--config", "/nonexistent.toml"], "No such file"),
         (["--rate"], "--rate"),
     ],
 )

@@ -20,7 +20,10 @@ from data_pipeline.order import World
 def held(count=20, **settings):
     images = np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1)
     arrays = Arrays(images, np.arange(count), np.arange(count))
-    return MemoryLoader(arrays, 8, World(), 0, True, LoaderConfig(**settings))
+    config = LoaderConfig()
+    for name, value in settings.items():
+        setattr(config, name, value)  # unchecked: the meta device is no choice of a user's
+    return MemoryLoader(arrays, 8, World(), 0, True, config)
 
 
 def tensors(batch):

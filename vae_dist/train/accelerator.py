@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from data_pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+NCCL_GRACE = 60.0
+"""Seconds that NCCL waits longer than the trainer's own gloo group: NCCL ends the process in the
+middle of a step, while a gloo timeout is an error that says what to do."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -24,7 +29,7 @@ class PrecisionConfig:
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Autocast of the model; losses are fp32 always. fp16 needs a GPU."""
     tf32: bool = True
-    """Let fp32 matrix products use TF32 on NVIDIA GPUs."""
+    """Let fp32 matrix products and convolutions use TF32 on NVIDIA GPUs."""
     compile: bool = False
     """torch.compile the module (before DDP wraps it)."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
@@ -64,7 +69,12 @@ def make_accelerator(config: PrecisionConfig, run_dir: Path, trackers: list[str]
     run_dir : Path
         Trackers that write files write below it.
     trackers : list of str
-        Names of Accelerate's trackers.
+        Names of Accelerate's trackers, TensorBoard apart.
+
+    Raises
+    ------
+    UserError
+        If the other processes are not found.
     """
     from accelerate import Accelerator
     from accelerate.utils import (
@@ -73,25 +83,40 @@ def make_accelerator(config: PrecisionConfig, run_dir: Path, trackers: list[str]
         ProjectConfiguration,
     )
 
-    if config.tf32:
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.allow_tf32 = True
+    set_tf32(config.tf32)
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
-    return Accelerator(
-        mixed_precision=config.mixed_precision,
-        cpu=config.no_cuda or not torch.cuda.is_available(),
-        log_with=list(trackers) or None,
-        project_config=ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir)),
-        step_scheduler_with_optimizer=False,
-        kwargs_handlers=[
-            InitProcessGroupKwargs(timeout=timedelta(seconds=config.collective_timeout)),
-            DistributedDataParallelKwargs(
-                broadcast_buffers=False,
-                static_graph=config.static_graph,
-                gradient_as_bucket_view=config.gradient_as_bucket_view,
-            ),
-        ],
-    )
+    cpu = config.no_cuda or not torch.cuda.is_available()
+    wait = config.collective_timeout + (0.0 if cpu else NCCL_GRACE)
+    try:
+        return Accelerator(
+            mixed_precision=config.mixed_precision,
+            cpu=cpu,
+            log_with=list(trackers) or None,
+            project_config=ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir)),
+            step_scheduler_with_optimizer=False,
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=timedelta(seconds=wait)),
+                DistributedDataParallelKwargs(
+                    broadcast_buffers=False,
+                    static_graph=config.static_graph,
+                    gradient_as_bucket_view=config.gradient_as_bucket_view,
+                ),
+            ],
+        )
+    except (dist.DistNetworkError, dist.DistStoreError) as error:
+        raise UserError(
+            f"the processes of this run do not find each other ({' '.join(str(error).split())[:200]}"
+            "); Fix: look at MASTER_ADDR and MASTER_PORT, and whether all processes have started"
+        ) from error
+
+
+def set_tf32(allowed: bool) -> None:
+    """Let fp32 products of matrices and convolutions use TF32, or none of them.
+
+    Set both ways, for torch's own default has convolutions use it and matrices not.
+    """
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def prepare_module(module: nn.Module, config: PrecisionConfig) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,6 +96,23 @@ class Settings:
     memory: MemoryConfig = dataclasses.field(default_factory=MemoryConfig)
     telemetry: TelemetryConfig = dataclasses.field(default_factory=TelemetryConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        graphs = self.precision.compile and self.precision.compile_mode == "reduce-overhead"
+        if graphs and (self.run.accumulate > 1 or self.memory.find_batch_size):
+            flag = "--find-batch-size" if self.memory.find_batch_size else "--accumulate"
+            raise UserError(
+                f"--compile-mode reduce-overhead with {flag}: its CUDA graphs hold one micro-batch "
+                "at a time; Fix: --compile-mode default, or --accumulate 1"
+            )
+        if self.loader.data_device == "cuda" and self.precision.no_cuda:
+            raise UserError("--data-device cuda: --no-cuda True keeps this run off the GPU")
+        if self.loss.do_running_mean and self.loss.weighted:
+            warnings.warn(
+                "--do-running-mean sets both weights by itself: --img-loss-weight, "
+                "--kl-loss-weight and --kl-schedule have no effect",
+                stacklevel=3,
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as ``config.json`` holds them."""

@@ -94,6 +94,7 @@ class TrainState:
         self.window = self._zeros(len(SUMS))
         self.epoch_sums = self._zeros(len(SUMS))
         self.step_losses: list[Tensor] = []
+        self.kl_weight: float | Tensor = math.nan
 
     def wrap(self) -> None:
         """Compile the module, then wrap it for DDP and autocast; after the weights are loaded."""

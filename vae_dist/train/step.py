@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,6 +85,7 @@ def train_step(state: TrainState, batch: Batch, *, measure: bool) -> Tensor | No
     )
     weights = state.balance_weights()
     beta = kl_weight_at(settings.loss, state.counters.step, state.total_steps)
+    state.kl_weight = beta if weights is None else weights[1]
     if weights is not None:
         beta = 1.0  # the running means take the place of the fixed weights
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=state.device)
@@ -114,6 +116,17 @@ def train_step(state: TrainState, batch: Batch, *, measure: bool) -> Tensor | No
     return _update(state, sums, measure)
 
 
+def _apply(optimizer: Any, scaler: torch.amp.GradScaler | None) -> bool:
+    """Update the weights; False where the fp16 scaler skipped the update.
+
+    The scale falls after each skipped update and after no other. Accelerate's own word asks
+    whether the optimizer was called, and a fused one is called always and skips by itself.
+    """
+    before = 0.0 if scaler is None else scaler.get_scale()
+    optimizer.step()
+    return scaler is None or scaler.get_scale() >= before
+
+
 def _blank(like: Tensor) -> Tensor:
     return torch.zeros((1, *like.shape[1:]), dtype=like.dtype, device=like.device)
 
@@ -133,11 +146,10 @@ def _update(state: TrainState, sums: Tensor, measure: bool) -> Tensor | None:
         if counters.bad_steps > allowed:
             raise NonFiniteLoss(counters.step)
         return norm
-    optimizer.step()
-    if accelerator.optimizer_step_was_skipped:
-        counters.skipped += 1
-    else:
+    if _apply(optimizer, accelerator.scaler):
         state.scheduler.step()
+    else:
+        counters.skipped += 1
     optimizer.zero_grad(set_to_none=True)
     state.add_sums(sums)
     return norm

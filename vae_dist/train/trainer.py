@@ -16,7 +16,6 @@ from data_pipeline.folder import DataFolder
 from data_pipeline.order import World
 from vae_dist.failures.non_finite import explain
 from vae_dist.failures.out_of_memory import OutOfMemoryObserver
-from vae_dist.losses import kl_weight_at
 from vae_dist.memory.plan import Fit
 from vae_dist.run.folder import RunFolder
 from vae_dist.run.resume import restore, save
@@ -55,7 +54,7 @@ class Trainer:
         self.settings, self.data, self.stop = settings, data, stop
         self.folder = RunFolder(run.runs_dir / run.name, run.status_file)
         self.accelerator = make_accelerator(
-            settings.precision, self.folder.path, settings.log.trackers
+            settings.precision, self.folder.path, settings.log.tracker
         )
         self.world = World(self.accelerator.process_index, self.accelerator.num_processes)
         if run.expect_world_size not in (0, self.world.size):
@@ -123,7 +122,7 @@ class Trainer:
             self.sink: Sink = NullSink()
             if self.is_main:
                 self.sink = open_sinks(
-                    self.settings.log,
+                    self.settings,
                     self.accelerator,
                     self.folder.path,
                     self.state.counters.step,
@@ -256,7 +255,7 @@ class Trainer:
             "epoch": counters.epoch + counters.step_in_epoch / state.steps_per_epoch,
             **state.close_window(),
             "lr": state.learning_rate(),
-            "beta": kl_weight_at(self.settings.loss, counters.step - 1, state.total_steps),
+            "beta": float(state.kl_weight),
             "grad_norm": None if norm is None else float(norm),
             "skipped_steps": counters.skipped + counters.bad_steps,
         }
