@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 def check_tracker(name: str) -> None:
     """Refuse a tracker that Accelerate does not know, or whose package is not installed."""
-    from accelerate.tracking import get_available_trackers
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     from accelerate.utils import LoggerType
 
     if name == "tensorboard":
         raise UserError("--tracker tensorboard: Fix: --tensorboard True, which is the default")
-    known = [str(kind) for kind in LoggerType.list() if kind not in ("all", "tensorboard")]
+    known = [kind for kind in LOGGER_TYPE_TO_CLASS if kind != "tensorboard"]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         fix = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
         raise UserError(f"--tracker {name}: no such tracker; {fix}")
-    if name not in map(str, get_available_trackers()):
+    if name in LoggerType.list() and name not in map(str, get_available_trackers()):
         package = name.replace("_", "-")
         raise UserError(f"--tracker {name}: not installed here; Fix: pip install {package}")
 

@@ -1,0 +1,43 @@
+"""Precision: TF32 both ways, and steps that the fp16 scaler skips."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+
+from vae_dist.precision import set_tf32
+from vae_dist.step import _apply
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_tf32_is_set_both_ways_for_matrices_and_convolutions(allowed):
+    """One run of a process leaves nothing to the next, whatever torch's defaults are."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        for last in (not allowed, allowed):
+            set_tf32(last)
+        assert torch.backends.cuda.matmul.allow_tf32 is allowed
+        assert torch.backends.cudnn.allow_tf32 is allowed
+        assert (torch.backends.cudnn.conv.fp32_precision == "tf32") is allowed
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_skipped_by_the_scaler_is_seen_also_with_a_fused_optimizer(fused):
+    """The CPU stands for the GPU: torch's scaler and its fused Adam run there as well."""
+    Accelerator(cpu=True)  # Accelerate's optimizer asks its state
+    weight = torch.nn.Parameter(torch.ones(3))
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    optimizer = AcceleratedOptimizer(
+        torch.optim.Adam([weight], fused=fused), device_placement=False, scaler=scaler
+    )
+    taken = []
+    for factor in (1.0, float("inf"), 1.0):
+        before = weight.detach().clone()
+        scaler.scale((weight * factor).sum()).backward()
+        taken.append(_apply(optimizer, scaler))
+        assert torch.equal(before, weight) is not taken[-1]
+        optimizer.zero_grad()
+    assert taken == [True, False, True]
