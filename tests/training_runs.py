@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).parent.parent
 TRAIN = ROOT / "launch" / "train.py"
@@ -39,9 +40,13 @@ SCENARIOS: dict[str, dict[str, object]] = {
     "conditional": {"conditional": True},
     "conv_vamp": {"model_type": "conv", "conv_width": 8, "prior": "vamp", "prior_components": 5},
     "mixture_mse": {"image_loss_type": "mse", "prior": "mixture", "prior_components": 5},
+    "uneven_memory": {"find_batch_size": True},  # rank 0 finds room for more than the others
     "clip": {"grad_clip": 0.5, "schedule": "cosine", "warmup_epochs": 0.5},
 }
 """Name to flags. Each runs on 1, 2 and 4 processes and must give the same losses."""
+
+LEAST_ROOM = 20
+"""Images that fit on the ranks above 0 of ``uneven_memory``."""
 
 
 def flags(settings: dict[str, object]) -> list[str]:
@@ -75,6 +80,7 @@ def run_all(out: Path, data: Path, batch_size: int, names: list[str]) -> None:
     """Run scenarios one after another in this process (group)."""
     sys.path.insert(0, str(ROOT))
     from launch.train import main
+    from vae_dist import fit
 
     for name in names:
         settings = {**COMMON, **SCENARIOS.get(name, {}), "batch_size": batch_size}
@@ -83,8 +89,15 @@ def run_all(out: Path, data: Path, batch_size: int, names: list[str]) -> None:
             settings["data"] = f"{data}_bad"
         if name == "resumed":  # from the middle of an epoch of the one-process run
             settings["resume"] = out.parent / "world1" / "plain" / "checkpoints" / "step-00000002"
-        code = main(flags(settings))
+        found = uneven if name == "uneven_memory" else fit.find_micro_batch
+        with mock.patch.object(fit, "find_micro_batch", found):
+            code = main(flags(settings))
         assert code == 0, f"{name} ended with {code}"
+
+
+def uneven(probe: object, largest: int) -> int:
+    """What a rank finds where rank 0 has the most memory."""
+    return LEAST_ROOM if int(os.environ.get("RANK", "0")) else largest
 
 
 if __name__ == "__main__":

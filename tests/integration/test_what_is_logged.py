@@ -1,6 +1,7 @@
 """What a training writes down is what it used: the KL weight, and what trackers are told."""
 
 import dataclasses
+from typing import ClassVar
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ class Recorder(GeneralTracker):
 
     name = "recorder"
     requires_logging_directory = False
-    made: "list[Recorder]" = []
+    made: "ClassVar[list[Recorder]]" = []
 
     @on_main_process
     def __init__(self, project, **kwargs):

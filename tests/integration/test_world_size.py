@@ -1,6 +1,7 @@
 """A training is the same on 1, 2 and 4 processes, and after a resume on another number."""
 
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.data_folders import digits, written
-from tests.training_runs import SCENARIOS, environment, metrics, torchrun
+from tests.training_runs import LEAST_ROOM, SCENARIOS, environment, metrics, torchrun
 
 pytestmark = [pytest.mark.xdist_group("world_size"), pytest.mark.timeout(900)]
 
@@ -77,11 +78,19 @@ def test_accumulation_changes_nothing(runs: Runs) -> None:
     assert_same_curves(runs.path(2, "accumulate"), runs.path(1, "plain"), 1e-4)
 
 
+@pytest.mark.parametrize("world", [2, 4])
+def test_all_ranks_take_the_smallest_micro_batch_that_any_found(runs: Runs, world: int) -> None:
+    status = json.loads((runs.path(world, "uneven_memory") / "status.json").read_text())
+    largest_part = math.ceil(runs.batch / world)
+    assert status["memory"]["accumulate"] == math.ceil(largest_part / LEAST_ROOM)
+
+
 def test_scenarios_differ(runs: Runs) -> None:
     """The other tests could not fail if every scenario ran the same training."""
     last = {name: metrics(runs.path(1, name), "train")[-1]["loss"] for name in SCENARIOS}
     last.pop("accumulate")
     last.pop("stream_workers", None)
+    last.pop("uneven_memory")
     assert len(set(last.values())) == len(last)
 
 

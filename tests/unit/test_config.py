@@ -8,6 +8,7 @@ from typing import Annotated
 import pytest
 from tyro.conf import arg
 
+from data_pipeline.errors import UserError
 from launch import cli, config
 from launch.config import parse
 
@@ -209,3 +210,46 @@ def test_the_seeds_commands_parse() -> None:
     assert mode.predict_train
     assert settings.precision.no_cuda
     assert settings.model.latent_size == 10
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tracker", "wandbb"], "--tracker wandbb: no such tracker; did you mean wandb?"),
+        (["--tracker", "tensorboard"], "--tensorboard True"),
+        (["--runs-dir", "s3://bucket/runs"], "--runs-dir s3://bucket/runs: is an address"),
+        (["--status-file", "gs://b/s.json"], "--status-file gs://b/s.json: is an address"),
+        (["--name", "a/b"], "--name 'a/b'"),
+        (["--data-device", "cuda"], "--data-device cuda: no GPU"),
+        (["--data-device", "gpu"], "--data-device gpu: expected one of cpu, cuda"),
+        (["--config", "."], "--config .: cannot be read"),
+        (["--config", __file__], "not a TOML file"),
+    ],
+)
+def test_what_training_cannot_use_is_refused_before_it_starts(words, said, monkeypatch) -> None:
+    from launch.train import ModeConfig, TrainingDataConfig
+    from vae_dist.settings import Settings
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    owners = [f.default_factory for f in dataclasses.fields(Settings)]
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        parse("train", [TrainingDataConfig, ModeConfig, *owners], words)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tracker_that_is_not_installed_is_refused(monkeypatch) -> None:
+    from vae_dist.trackers import check_tracker
+
+    monkeypatch.setattr("accelerate.tracking._available_trackers", [])
+    with pytest.raises(UserError, match=r"--tracker comet_ml: .*pip install comet-ml"):
+        check_tracker("comet_ml")
+
+
+def test_settings_that_contradict_each_other() -> None:
+    from vae_dist.precision import PrecisionConfig
+    from vae_dist.settings import RunConfig, Settings
+
+    graphs = PrecisionConfig(compile=True, compile_mode="reduce-overhead")
+    with pytest.raises(UserError, match="--compile-mode reduce-overhead with --accumulate"):
+        Settings(precision=graphs, run=RunConfig(accumulate=2))
+    Settings(precision=graphs)
