@@ -80,7 +80,7 @@ def run_all(out: Path, data: Path, batch_size: int, names: list[str]) -> None:
     """Run scenarios one after another in this process (group)."""
     sys.path.insert(0, str(ROOT))
     from launch.train import main
-    from vae_dist import fit
+    from vae_dist.memory import plan as fit
 
     for name in names:
         settings = {**COMMON, **SCENARIOS.get(name, {}), "batch_size": batch_size}

@@ -21,7 +21,7 @@ from vae_dist.trackers import Trackers, check_tracker, start_trackers
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from vae_dist.settings import Settings
+    from vae_dist.train.settings import Settings
 
 
 @dataclasses.dataclass(kw_only=True)

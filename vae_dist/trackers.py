@@ -13,7 +13,7 @@ from data_pipeline.errors import UserError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from vae_dist.settings import Settings
+    from vae_dist.train.settings import Settings
 
 
 def check_tracker(name: str) -> None:

@@ -11,9 +11,9 @@ from launch.config import parse
 from tests.data_folders import digits, written
 from tests.training_runs import flags, metrics
 from vae_dist.losses import balance, kl_weight_at
-from vae_dist.settings import Settings
-from vae_dist.signals import StopRequest
-from vae_dist.trainer import Trainer
+from vae_dist.train.settings import Settings
+from vae_dist.train.signals import StopRequest
+from vae_dist.train.trainer import Trainer
 
 SMALL = {
     "model_type": "fc",
@@ -32,7 +32,7 @@ class Recorder(GeneralTracker):
 
     name = "recorder"
     requires_logging_directory = False
-    made: "ClassVar[list[Recorder]]" = []
+    made: ClassVar[list["Recorder"]] = []
 
     @on_main_process
     def __init__(self, project, **kwargs):

@@ -228,7 +228,7 @@ def test_the_seeds_commands_parse() -> None:
 )
 def test_what_training_cannot_use_is_refused_before_it_starts(words, said, monkeypatch) -> None:
     from launch.train import ModeConfig, TrainingDataConfig
-    from vae_dist.settings import Settings
+    from vae_dist.train.settings import Settings
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     owners = [f.default_factory for f in dataclasses.fields(Settings)]
@@ -246,8 +246,8 @@ def test_a_tracker_that_is_not_installed_is_refused(monkeypatch) -> None:
 
 
 def test_settings_that_contradict_each_other() -> None:
-    from vae_dist.precision import PrecisionConfig
-    from vae_dist.settings import RunConfig, Settings
+    from vae_dist.train.accelerator import PrecisionConfig
+    from vae_dist.train.settings import RunConfig, Settings
 
     graphs = PrecisionConfig(compile=True, compile_mode="reduce-overhead")
     with pytest.raises(UserError, match="--compile-mode reduce-overhead with --accumulate"):

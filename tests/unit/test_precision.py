@@ -5,8 +5,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 
-from vae_dist.precision import set_tf32
-from vae_dist.step import _apply
+from vae_dist.train.accelerator import set_tf32
+from vae_dist.train.step import _apply
 
 
 @pytest.mark.parametrize("allowed", [True, False])
