@@ -30,7 +30,7 @@ class TelemetryBenchConfig:
     turn_seconds: float = 3.0
     """Length of a turn."""
     batch_size: int = 512
-    """Images a step, of the seed's fc_conv on 28x28."""
+    """Images a step, of the 2018 article's fc_conv on 28x28."""
 
     def __post_init__(self) -> None:
         if self.pairs < 1:

@@ -42,7 +42,7 @@ def rows_of(count: int, wanted: int, seed: int, purpose: str) -> np.ndarray:
 
 
 def folds(labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The seed's five folds: fitted rows, scored rows."""
+    """The 2018 article's five folds: fitted rows, scored rows."""
     from sklearn.model_selection import StratifiedKFold
 
     return StratifiedKFold(5, shuffle=True, random_state=42).split(np.zeros(len(labels)), labels)

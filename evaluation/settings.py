@@ -28,7 +28,7 @@ class EvaluateConfig:
     out: Path | None = None
     """Folder to write to (eval/NAME of the data set if left out)."""
     protocol: str = "quick"
-    """quick, seed or full: what is measured (docs/evaluation.md)."""
+    """quick, article2018 or full: what is measured (docs/evaluation.md)."""
     methods: tuple[str, ...] = ()
     """raw, pca, umap, vae, vae_white, vae_umap, concat, ensemble; left out: all with the full
     protocol, else pca, umap and vae."""
@@ -54,6 +54,8 @@ class EvaluateConfig:
     """Write figures and report.html."""
 
     def __post_init__(self) -> None:
+        if self.protocol == "seed":  # its name until version 0.1
+            self.protocol = "article2018"
         if self.protocol not in PROTOCOLS:
             raise UserError(f"--protocol {self.protocol}: expected {', '.join(PROTOCOLS)}")
         if self.backend not in CHOICES:

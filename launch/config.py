@@ -115,7 +115,7 @@ def _flag_key(token: str) -> str | None:
 
 
 def _spell_booleans(argv: list[str], names: dict[str, bool]) -> list[str]:
-    """Let ``--flag`` mean ``--flag True`` and take yes, no, 1, 0 ... as the seed does."""
+    """Let ``--flag`` mean ``--flag True`` and take yes, no, 1, 0 ... as the 2018 program does."""
     words: list[str] = []
     position = 0
     while position < len(argv):
@@ -139,7 +139,8 @@ def _spell_booleans(argv: list[str], names: dict[str, bool]) -> list[str]:
 def _tokens_of_files(argv: list[str], names: dict[str, bool]) -> Iterator[str]:
     preset = _last_value(argv, "preset")
     if preset is not None:
-        path = PRESETS / f"{preset}.toml"
+        # Until version 0.1 the 2018 article was called "seed" in names; those are still understood.
+        path = PRESETS / f"{re.sub('^seed_', 'article2018_', preset)}.toml"
         if not path.is_file():
             raise UserError(f"--preset {preset}: no such preset; have {', '.join(preset_names())}")
         yield from _tokens_of_file(path, names, f"--preset {preset}")

@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     cli = [sys.executable, "-m", "launch.cli"]
     train = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"]
     train += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    train += [str(ROOT / "launch" / "train.py"), "--preset", "seed_best", "--name", name]
+    train += [str(ROOT / "launch" / "train.py"), "--preset", "article2018_best", "--name", name]
     train += ["--dataset", demo.dataset, "--data", str(data), "--runs-dir", str(run.parent)]
     train += ["--epochs", str(demo.epochs), "--resume", "auto", "--log-every", "100"]
     if demo.dataset == "digits":  # 1,149 training images: more, smaller steps

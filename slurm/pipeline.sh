@@ -4,7 +4,7 @@
 #       [--prepare FLAGS] [--train FLAGS] [--evaluate FLAGS] [--resources SBATCH-FLAGS]
 # FLAGS is one word in quotes, for example
 #   slurm/pipeline.sh --name best --data data/fmnist --prepare '--dataset fmnist' \
-#       --train '--preset seed_best' --resources '--nodes=2 --gpus-per-node=4'
+#       --train '--preset article2018_best' --resources '--nodes=2 --gpus-per-node=4'
 # Prints the ids of the jobs. --resources is for the training job; site.sh holds the rest.
 
 set -euo pipefail

@@ -69,7 +69,7 @@ def _ssim(x: Tensor, y: Tensor, window: int, padding: int) -> Tensor:
 
 
 def ssim(x: Tensor, y: Tensor, window: int = 5) -> Tensor:
-    """Structural similarity as the seed defines it: Gaussian window, sigma 1.5, zero padding.
+    """Structural similarity as the 2018 program defines it: Gaussian window, sigma 1.5, zero padding.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ class Pca:
 
 @dataclass(frozen=True, kw_only=True)
 class UmapSettings:
-    """UMAP as the seed ran it."""
+    """UMAP as the 2018 article ran it."""
 
     dim: int
     n_neighbors: int = 5

@@ -1,4 +1,4 @@
-"""What a latent space is like: what the seed claimed of UMAP and the VAE, measured."""
+"""What a latent space is like: what the 2018 article claimed of UMAP and the VAE, measured."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Measure:
             yield from self._clusters(points)
 
     def knn_figures(self, points: Points) -> Iterator[dict[str, Any]]:
-        """The seed's two tables: the test figure by k, and the cross-validated grid."""
+        """The 2018 article's two tables: the test figure by k, and the cross-validated grid."""
         yield from self._test_figure(points)
         yield from self._grid(points)
 

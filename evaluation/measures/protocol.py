@@ -1,9 +1,9 @@
 """What is measured on an embedding, and on which images.
 
 ``quick``
-    The seed's test figure (500 labels a class, uniform weights, every k) over repeated
-    samples; its cross-validated grid with the seed's weights (distance); trustworthiness.
-``seed``
+    The 2018 article's test figure (500 labels a class, uniform weights, every k) over repeated
+    samples; its cross-validated grid with the 2018 article's weights (distance); trustworthiness.
+``article2018``
     The same with both weightings.
 ``full``
     All of that repeated, and KNN on all labels with its log-loss and AUC, a linear probe,
@@ -19,7 +19,7 @@ import numpy as np
 
 from evaluation.sampling import rows_of
 
-PROTOCOLS = ("quick", "seed", "full")
+PROTOCOLS = ("quick", "article2018", "full")
 LABELS_PER_CLASS = (50, 100, 500, 1000, 3000)
 NEIGHBOURS = (1, 5, 10, 25, 50)
 TEST_LABELS = 500
@@ -57,7 +57,7 @@ def make_protocol(name: str, seed: int, repeats: int) -> Protocol:
     if name == "quick":
         return Protocol(name=name, seed=seed, repeats=repeats)
     weights = ("distance", "uniform")
-    if name == "seed":
+    if name == "article2018":
         return Protocol(name=name, seed=seed, repeats=repeats, cv_weights=weights)
     return Protocol(
         name=name,

@@ -110,7 +110,7 @@ class Folder:
         return [row for row in found if row.value is not None]
 
     def test_rows(self) -> list[Row]:
-        """Rows of the seed's test figure; smaller sets give fewer labels a class."""
+        """Rows of the 2018 article's test figure; smaller sets give fewer labels a class."""
         return self.rows("knn_test_accuracy", weights=TEST_FIGURE["weights"])
 
     @property

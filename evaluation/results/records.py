@@ -157,7 +157,7 @@ class Results:
     image_shape: list[int]
     classes: list[str]
     counts: dict[str, int]  # train (with val), test
-    protocol: str  # quick, seed, full
+    protocol: str  # quick, article2018, full
     seed: int
     backend: dict[str, Any]  # asked, used, reason, device
     versions: dict[str, str]
@@ -225,7 +225,7 @@ def read_results(out: Path) -> Results:
 def leaderboard(results: Results) -> list[dict[str, Any]]:
     """One line for each embedding, best test accuracy first.
 
-    ``knn_test_accuracy`` is the best over k of the seed's test figure; with a protocol that
+    ``knn_test_accuracy`` is the best over k of the 2018 article's test figure; with a protocol that
     has no such figure the lines keep their order.
     """
     lines = []

@@ -1,11 +1,11 @@
-"""Weights of the seed's checkpoints give the seed's outputs."""
+"""Weights of the 2018 article's checkpoints give the 2018 article's outputs."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from vae_dist.losses import LossConfig
-from vae_dist.models import ModelConfig, build_model, import_seed_state, seed_model
+from vae_dist.models import ModelConfig, article2018_model, build_model, import_article2018_state
 from vae_dist.objective import Objective
 
 
@@ -44,7 +44,7 @@ def test_fc_conv_computes_the_convolutions_it_is_named_after() -> None:
     back = F.relu(F.conv_transpose2d(mu, state["fc3.weight"], state["fc3.bias"]))
     logits = F.conv_transpose2d(back, state["fc4.weight"], state["fc4.bias"])
     model = build_model(ModelConfig(model_type="fc_conv"), (1, 28, 28), 10)
-    model.load_state_dict(import_seed_state(state, "fc_conv"))
+    model.load_state_dict(import_article2018_state(state, "fc_conv"))
     terms = Objective(model, LossConfig())(images)
     torch.testing.assert_close(terms["mu"], mu.flatten(1), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(terms["logvar"], logvar.flatten(1), rtol=1e-4, atol=1e-4)
@@ -62,25 +62,27 @@ def test_fc_loads_with_and_without_the_prefix_of_dataparallel() -> None:
     for prefix in ("", "module."):
         model = build_model(ModelConfig(model_type="fc"), (1, 28, 28), 10)
         given = {prefix + name: tensor for name, tensor in state.items()}
-        assert seed_model(given) == ("fc", 10)
-        model.load_state_dict(import_seed_state(given, "fc"))
+        assert article2018_model(given) == ("fc", 10)
+        model.load_state_dict(import_article2018_state(given, "fc"))
         torch.testing.assert_close(model.encode(images)[0], mu, rtol=1e-4, atol=1e-4)
 
 
 def test_adam_moments_fit_as_they_are() -> None:
     model = build_model(ModelConfig(model_type="fc_conv"), (1, 28, 28), 10)
-    state = import_seed_state(conv_state(), "fc_conv")
+    state = import_article2018_state(conv_state(), "fc_conv")
     assert [n for n, _ in model.named_parameters()] == list(state)
     assert all(p.shape == state[n].shape for n, p in model.named_parameters())
 
 
 def test_what_does_not_fit_is_said() -> None:
     with pytest.raises(ValueError, match="--model-type fc_conv"):
-        import_seed_state(conv_state(), "fc")
+        import_article2018_state(conv_state(), "fc")
     with pytest.raises(ValueError, match="fc and fc_conv only"):
-        import_seed_state(conv_state(), "fcn")
+        import_article2018_state(conv_state(), "fcn")
     with pytest.raises(ValueError, match=r"names differ in fc4\.bias"):
-        import_seed_state({k: v for k, v in conv_state().items() if k != "fc4.bias"}, "fc_conv")
+        import_article2018_state(
+            {k: v for k, v in conv_state().items() if k != "fc4.bias"}, "fc_conv"
+        )
     with pytest.raises(ValueError, match="fc1"):
-        seed_model({"weight": torch.zeros(1)})
-    assert seed_model(conv_state(20)) == ("fc_conv", 20)
+        article2018_model({"weight": torch.zeros(1)})
+    assert article2018_model(conv_state(20)) == ("fc_conv", 20)

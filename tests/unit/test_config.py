@@ -11,6 +11,9 @@ from tyro.conf import arg
 from data_pipeline.errors import UserError
 from launch import cli, config
 from launch.config import parse
+from vae_dist.losses import LossConfig
+from vae_dist.models import ModelConfig
+from vae_dist.train.optim import OptimConfig
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -253,3 +256,17 @@ def test_settings_that_contradict_each_other() -> None:
     with pytest.raises(UserError, match="--compile-mode reduce-overhead with --accumulate"):
         Settings(precision=graphs, run=RunConfig(accumulate=2))
     Settings(precision=graphs)
+
+
+def test_names_of_before_0_1_are_still_understood() -> None:
+    """The 2018 article was called "seed" in names of presets and in a protocol."""
+    from evaluation.settings import EvaluateConfig
+    from launch.train import TrainingDataConfig
+    from vae_dist.train.settings import RunConfig
+
+    owners = [TrainingDataConfig, RunConfig, ModelConfig, LossConfig, OptimConfig]
+    old = parse("train", owners, ["--preset", "seed_z20"])
+    assert old == parse("train", owners, ["--preset", "article2018_z20"])
+    assert old[2].latent_size == 20
+    (evaluation,) = parse("evaluate", [EvaluateConfig], ["--protocol", "seed"])
+    assert evaluation.protocol == "article2018"

@@ -69,7 +69,7 @@ def test_grid_equals_the_seeds_loop():
     labels = np.arange(900) % 3
     rows = (RNG.normal(size=(900, 4)) + labels[:, None]).astype(np.float32)
     points = Points(rows, rows[:90], labels, labels[:90], 3)
-    measure = Measure(make_protocol("seed", 7, 1), Backends("cpu"), rows[:60], np.arange(60))
+    measure = Measure(make_protocol("article2018", 7, 1), Backends("cpu"), rows[:60], np.arange(60))
     cells = {
         (f["labels_per_class"], f["k"], f["weights"]): f["value"]
         for f in measure.figures(points)

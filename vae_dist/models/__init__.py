@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
-from vae_dist.models.article2018 import import_seed_state, seed_model
+from vae_dist.models.article2018 import article2018_model, import_article2018_state
 from vae_dist.models.base import VAEModel
 from vae_dist.models.config import ModelConfig
 from vae_dist.models.registry import MODELS
 
-__all__ = ["MODELS", "ModelConfig", "VAEModel", "build_model", "import_seed_state", "seed_model"]
+__all__ = [
+    "MODELS",
+    "ModelConfig",
+    "VAEModel",
+    "article2018_model",
+    "build_model",
+    "import_article2018_state",
+]
 
 
 def build_model(

@@ -44,7 +44,7 @@ class WholeImageConvTranspose(nn.ConvTranspose2d):
 class WholeImageConvolution(VAEModel):
     """`fc_conv`: a whole-image convolution to 32, heads of 1x1, and back over 118.
 
-    The seed's best model, 119,591 parameters at ten latents. Weights keep the seed's
+    The 2018 article's best model, 119,591 parameters at ten latents. Weights keep the 2018 article's
     names and shapes, so its checkpoints and their optimizer state load as they are.
     Takes any image shape.
     """

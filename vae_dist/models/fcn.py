@@ -22,7 +22,7 @@ class FullyConvolutional(VAEModel):
     last ``split_filter`` layers are separate for mu and logvar. The decoder mirrors the
     encoder with transposed convolutions.
 
-    It did not train in the seed. Here no ReLU follows the heads, where it kept mu and
+    It did not train in the 2018 program. Here no ReLU follows the heads, where it kept mu and
     logvar from being negative, nor the last layer, where it kept every pixel's mean above
     a half; and weights start at the scale that suits ReLU, with which twelve layers learn
     faster than from torch's own.

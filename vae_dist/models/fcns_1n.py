@@ -31,7 +31,7 @@ class OneByN(VAEModel):
     """`fcns_1n`: 28x28x1 images through three 3x3 convolutions of stride 2 to 4x4.
 
     With m = ``model_multiplier`` the widths are 4m 8m 16m. Heads and decoder entry are
-    convolutions along the flattened features. In the seed a ReLU stood before the sigmoid
+    convolutions along the flattened features. In the 2018 program a ReLU stood before the sigmoid
     and kept every pixel's mean above a half; it is left out, and weights start at the
     scale that suits ReLU.
     """

@@ -11,7 +11,7 @@ import torch
 
 from data_pipeline.errors import UserError
 from vae_dist.losses import LossConfig
-from vae_dist.models import ModelConfig, build_model, import_seed_state, seed_model
+from vae_dist.models import ModelConfig, article2018_model, build_model, import_article2018_state
 from vae_dist.objective import Objective
 from vae_dist.run.checkpoint import SCHEMA, load_checkpoint, resolve_checkpoint
 from vae_dist.run.data import data_of
@@ -38,7 +38,7 @@ def load_run(path: str | Path, device: torch.device | str = "auto", which: str =
     if not path.exists():
         raise UserError(f"{path}: no such run or checkpoint")
     if path.is_file():
-        return _load_seed_run(path, device)
+        return _load_article2018_run(path, device)
     checkpoint = resolve_checkpoint(path, which)
     folder = checkpoint.parent.parent
     try:
@@ -73,14 +73,14 @@ def load_run(path: str | Path, device: torch.device | str = "auto", which: str =
     )
 
 
-def _load_seed_run(path: Path, device: torch.device) -> Run:
+def _load_article2018_run(path: Path, device: torch.device) -> Run:
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"{path}: not a checkpoint of the 2018 program")
-    model_type, latents = seed_model(content["state_dict"])
+    model_type, latents = article2018_model(content["state_dict"])
     model_config = ModelConfig(model_type=model_type, latent_size=latents)
     objective = Objective(build_model(model_config, (1, 28, 28), 10), LossConfig())
-    weights = import_seed_state(content["state_dict"], model_type)
+    weights = import_article2018_state(content["state_dict"], model_type)
     objective.model.load_state_dict(weights)
     with path.open("rb") as file:
         content_hash = hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
-from vae_dist.models import import_seed_state
+from vae_dist.models import import_article2018_state
 from vae_dist.run.checkpoint import (
     CheckpointConfig,
     checkpoint_path,
@@ -122,7 +122,7 @@ def restore(state: TrainState, checkpoints: Path, data: DataFolder) -> str:
         if checkpoint is None:
             return "starting afresh (--resume auto: no complete checkpoint yet)"
     elif resume.endswith((".pth.tar", ".pth", ".pt")):
-        return _restore_seed(state, Path(resume))
+        return _restore_article2018(state, Path(resume))
     else:
         checkpoint = resolve_checkpoint(Path(resume), which="last")
     weights, trainer, meta = load_checkpoint(checkpoint)
@@ -216,14 +216,14 @@ def _load_weights(state: TrainState, weights: dict[str, Tensor], source: Path) -
         ) from error
 
 
-def _restore_seed(state: TrainState, path: Path) -> str:
+def _restore_article2018(state: TrainState, path: Path) -> str:
     """Take weights, optimizer and epoch of a 2018 ``.pth.tar``."""
     if not path.is_file():
         raise UserError(f"--resume {path}: no such file")
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or not {"epoch", "state_dict"} <= content.keys():
         raise UserError(f"--resume {path}: not a checkpoint of the 2018 program")
-    weights = import_seed_state(content["state_dict"], state.settings.model.model_type)
+    weights = import_article2018_state(content["state_dict"], state.settings.model.model_type)
     _load_weights(state, {f"model.{name}": value for name, value in weights.items()}, path)
     moments = content.get("optimizer", {}).get("state", {})
     if moments and state.settings.optim.optimizer == "adam":  # same parameters, same order
