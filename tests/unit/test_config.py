@@ -269,4 +269,4 @@ def test_names_of_before_0_1_are_still_understood() -> None:
     assert old == parse("train", owners, ["--preset", "article2018_z20"])
     assert old[2].latent_size == 20
     (evaluation,) = parse("evaluate", [EvaluateConfig], ["--protocol", "seed"])
-    assert evaluation.protocol == "article2018"
+    assert evaluation.measures.protocol == "article2018"
