@@ -268,5 +268,5 @@ def test_names_of_before_0_1_are_still_understood() -> None:
     old = parse("train", owners, ["--preset", "seed_z20"])
     assert old == parse("train", owners, ["--preset", "article2018_z20"])
     assert old[2].latent_size == 20
-    (evaluation,) = parse("evaluate", [EvaluateConfig], ["--protocol", "seed"])
-    assert evaluation.measures.protocol == "article2018"
+    (comparison,) = parse("evaluate", [EvaluateConfig], ["--protocol", "seed"])
+    assert comparison.protocol == "article2018"
