@@ -44,9 +44,9 @@ class Batch:
     labels : Tensor
         int64, ``(n,)``; -1 where the set has no labels.
     index : Tensor
-        int64, ``(n,)``; positions in the source's split.
+        int64, ``(n,)``; positions in the source's split. Stays on the CPU.
     position : Tensor
-        int64, ``(n,)``; positions in the global batch, ``0 <= position < size``.
+        int64, ``(n,)``; positions in the global batch, ``0 <= position < size``. Stays on the CPU.
     size : int
         Images in the global batch, over all processes.
     epoch, step : int
@@ -65,13 +65,13 @@ class Batch:
         return self.images.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """Copy the tensors to a device; images stay uint8."""
+        """Copy images, which stay uint8, and labels to a device."""
+        if self.images.device == torch.device(device):
+            return self
         return replace(
             self,
             images=self.images.to(device, non_blocking=non_blocking),
             labels=self.labels.to(device, non_blocking=non_blocking),
-            index=self.index.to(device, non_blocking=non_blocking),
-            position=self.position.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> Batch:
@@ -80,6 +80,5 @@ class Batch:
             self,
             images=self.images.pin_memory(),
             labels=self.labels.pin_memory(),
-            index=self.index.pin_memory(),
             position=self.position.pin_memory(),
         )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.batch import Batch
-from data_pipeline.order import derive_seed
+from data_pipeline.philox import Draws, uniform
 
 
 class Augment:
@@ -32,18 +32,14 @@ class Augment:
         self.flip_probability = flip_probability
         self.max_angle = max_angle
         self._rotate = rotate
+        self._draws: Draws | None = None
 
-    def parameters(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Whether each image is flipped, and the angle it is turned by.
-
-        Drawn on the CPU for the whole global batch; this process's part is taken on the
-        device where `batch` lies, without waiting for it.
-        """
-        generator = torch.Generator("cpu")
-        generator.manual_seed(derive_seed(self.seed, "augment", batch.epoch, batch.step))
-        draws = torch.rand(2, batch.size, generator=generator, device="cpu")
-        draws = draws.to(batch.position.device, non_blocking=True)[:, batch.position]
-        return draws[0] < self.flip_probability, (2 * draws[1] - 1) * self.max_angle
+    def parameters(self, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Whether each image is flipped, and the angle it is turned by, on a device."""
+        if self._draws is None or self._draws.device != device:
+            self._draws = Draws(self.seed, "augment", 2, device, uniform)
+        flip, turn = self._draws(batch).unbind(1)
+        return flip < self.flip_probability, (2 * turn - 1) * self.max_angle
 
     def __call__(self, images: Tensor, batch: Batch) -> Tensor:
         """Augment images.
@@ -63,7 +59,6 @@ class Augment:
         """
         if len(images) == 0:
             return images
-        flipped, angle = self.parameters(batch)
-        flipped = flipped.to(images.device, non_blocking=True)[:, None, None, None]
-        angle = angle.to(images.device, images.dtype, non_blocking=True)
-        return self._rotate(torch.where(flipped, images.flip(-1), images), angle)
+        flipped, angle = self.parameters(batch, images.device)
+        images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
+        return self._rotate(images, angle.to(images.dtype))

@@ -36,9 +36,8 @@ class MemoryLoader(Loader):
         self.seed = seed
         self.shuffle = shuffle
         self.image_shape = arrays.images.shape[1:]
-        images, labels, index = (
-            torch.from_numpy(np.ascontiguousarray(a)).to(config.data_device) for a in arrays
-        )
+        images, labels, index = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
+        images, labels = images.to(config.data_device), labels.to(config.data_device)
         self.images = images.reshape(len(images), -1)  # rows: one copy an image
         self.labels = labels
         self.index = index
@@ -58,17 +57,18 @@ class MemoryLoader(Loader):
         return False  # gathering a batch takes less time than handing it to a thread
 
     def read(self, epoch: int, start: int) -> Iterator[Batch]:
-        order = self.order(epoch).to(self.data_device)
+        order = self.order(epoch)
+        held = order.to(self.data_device)
         for step in range(start, self.steps_per_epoch):
             first, last, size = batch_slice(self.num_images, self.batch_size, step, self.world)
-            rows = order[first:last]
+            rows = held[first:last]
             images = self.images.index_select(0, rows)
             begin = step * self.batch_size
             yield Batch(
                 images=images.view(len(rows), *self.image_shape),
                 labels=self.labels.index_select(0, rows),
-                index=self.index.index_select(0, rows),
-                position=torch.arange(first - begin, last - begin, device=self.data_device),
+                index=self.index.index_select(0, order[first:last]),
+                position=torch.arange(first - begin, last - begin),
                 size=size,
                 epoch=epoch,
                 step=step,

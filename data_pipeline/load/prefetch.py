@@ -79,6 +79,6 @@ def _arrived(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Ba
     """Let the current stream wait for the copy, and own its memory."""
     current = torch.cuda.current_stream(device)
     current.wait_event(copied)
-    for tensor in (batch.images, batch.labels, batch.index, batch.position):
+    for tensor in (batch.images, batch.labels):
         tensor.record_stream(current)
     return batch

@@ -43,7 +43,7 @@ def test_differs_by_epoch():
 def test_flips_and_angles_are_those_of_the_seed():
     arrays = Arrays(np.zeros((4000, 1, 1, 1), np.uint8), np.zeros(4000), np.arange(4000))
     batch = next(MemoryLoader(arrays, 4000, World(), 0, True).batches())
-    flipped, angle = Augment(1).parameters(batch)
+    flipped, angle = Augment(1).parameters(batch, torch.device("cpu"))
     assert flipped.float().mean() == pytest.approx(0.25, abs=0.03)
     assert -30 <= angle.min() < -29
     assert 29 < angle.max() <= 30

@@ -25,6 +25,9 @@ from vae_dist.run.checkpoint import (
 from vae_dist.run.data import check_data, continue_on, data_of, describe_data
 from vae_dist.train.state import Counters, TrainState
 
+NOISE = "philox4x32-10"
+"""How noise and augmentation are drawn; checkpoints without this word are of an older way."""
+
 
 def capture(state: TrainState) -> dict[str, Any]:
     """Everything beside the weights, as tensors and plain values; all processes must call this.
@@ -50,6 +53,7 @@ def capture(state: TrainState) -> dict[str, Any]:
         "total_steps": state.total_steps,
         "optimizer_type": state.settings.optim.optimizer,
         "order": state.order,
+        "noise": NOISE,
     }
 
 
@@ -147,7 +151,14 @@ def restore(state: TrainState, checkpoints: Path, data: DataFolder) -> str:
         state.window = trainer["window"].to(state.device)
         state.epoch_sums = trainer["epoch_sums"].to(state.device)
     told = f"resuming {checkpoint} at step {meta['step']}" + _new_plan(trainer, state)
-    return f"{told}; warning: {note}" if note else told
+    if note:
+        told += f"; warning: {note}"
+    if trainer.get("noise") != NOISE:
+        told += (
+            "; warning: an older version, whose noise this one cannot draw, wrote this checkpoint: "
+            "the run goes on with noise of the same distribution, not with the same noise"
+        )
+    return told
 
 
 def _check_path(trainer: dict[str, Any], state: TrainState, checkpoint: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from data_pipeline.batch import Batch
 from data_pipeline.folder.manifest import Manifest
 from data_pipeline.order import World, derive_seed
+from data_pipeline.philox import Draws
 from vae_dist.losses import balance
 from vae_dist.models import build_model
 from vae_dist.objective import Objective
@@ -81,6 +82,8 @@ class TrainState:
         self.scheduler = build_scheduler(
             self.optimizer, settings.optim, steps_per_epoch, self.total_steps
         )
+        columns = settings.loss.importance_samples * settings.model.latent_size
+        self.noise = Draws(run.seed, "noise", columns, self.device)
         self.augment: Any = None
         if run.do_augs:
             from data_pipeline.load.augment import Augment  # brings kornia

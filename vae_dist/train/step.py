@@ -10,42 +10,9 @@ import torch
 from torch import Tensor
 
 from data_pipeline.batch import Batch
-from data_pipeline.order import derive_seed
 from vae_dist.losses import kl_weight_at
 from vae_dist.metrics import ssim
 from vae_dist.train.state import SUMS, NonFiniteLoss, TrainState
-
-
-def draw_noise(
-    seed: int, purpose: str, batch: Batch, samples: int, latent_size: int, device: torch.device
-) -> Tensor:
-    """Reparameterisation noise of this process's part of a global batch.
-
-    The noise of the whole global batch is drawn and this part of it picked, so that an image
-    gets the same noise on any number of processes.
-
-    Parameters
-    ----------
-    seed : int
-        The run's seed.
-    purpose : str
-        ``"noise"`` for training, another word for another stream.
-    batch : Batch
-        On `device`.
-    samples, latent_size : int
-        Samples an image and latents.
-    device : torch.device
-        Where to draw; CPU and GPU have different random streams.
-
-    Returns
-    -------
-    Tensor
-        float32 (n, samples, latent_size), standard normal.
-    """
-    generator = torch.Generator(device)
-    generator.manual_seed(derive_seed(seed, purpose, batch.epoch, batch.step))
-    shape = (batch.size, samples, latent_size)
-    return torch.randn(shape, generator=generator, device=device)[batch.position]
 
 
 def train_step(state: TrainState, batch: Batch, *, measure: bool) -> Tensor | None:
@@ -75,14 +42,7 @@ def train_step(state: TrainState, batch: Batch, *, measure: bool) -> Tensor | No
     """
     settings, objective, accelerator = state.settings, state.objective, state.accelerator
     images = state.to_images(batch, augment=True)
-    noise = draw_noise(
-        settings.run.seed,
-        "noise",
-        batch,
-        settings.loss.importance_samples,
-        objective.model.latent_size,
-        state.device,
-    )
+    noise = state.noise(batch).unflatten(1, (-1, objective.model.latent_size))
     weights = state.balance_weights()
     beta = kl_weight_at(settings.loss, state.counters.step, state.total_steps)
     state.kl_weight = beta if weights is None else weights[1]

@@ -10,10 +10,10 @@ import torch
 from data_pipeline.folder import DataFolder
 from data_pipeline.load.loader import Loader, make_loader
 from data_pipeline.order import World
+from data_pipeline.philox import Draws
 from vae_dist.metrics import psnr, ssim
 from vae_dist.train.signals import Agreement
 from vae_dist.train.state import TrainState
-from vae_dist.train.step import draw_noise
 
 ACTIVE_VARIANCE = 0.01
 """A latent is active if the variance of its mean over the images is above this (Burda et al.,
@@ -41,6 +41,7 @@ def validate(state: TrainState, loader: Loader, agreement: Agreement) -> dict[st
     latents = objective.model.latent_size
     scalars = torch.zeros(len(_SCALARS), dtype=torch.float64, device=state.device)
     by_latent = torch.zeros(3, latents, dtype=torch.float64, device=state.device)
+    draws = Draws(state.settings.run.seed, "validation", latents, state.device)
     objective.eval()
     for batch in loader.batches():
         if agreement.poll():
@@ -50,7 +51,7 @@ def validate(state: TrainState, loader: Loader, agreement: Agreement) -> dict[st
         if not len(batch.labels):
             continue
         images = state.to_images(batch, augment=False)
-        noise = draw_noise(state.settings.run.seed, "validation", batch, 1, latents, state.device)
+        noise = draws(batch)[:, None]
         with state.accelerator.autocast():
             terms = objective(images, None, batch.labels)
             sampled = objective(images, noise, batch.labels)
