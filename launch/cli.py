@@ -18,6 +18,8 @@ COMMANDS = {
     "train": "train a variational autoencoder (also: accelerate launch launch/train.py)",
     "evaluate": "compare PCA, UMAP and trained VAEs, and write a report",
     "sample": "write samples, reconstructions, interpolations and traversals of a run",
+    "encode": "images to latents by a run: npz, parquet (also: torchrun launch/encode.py)",
+    "decode": "latents to images, the inverse of encode",
     "monitor": "watch a run, live or finished, all ranks",
     "doctor": "check this machine and say what will be used",
     "bench": "measure the data pipeline, telemetry or evaluation here",

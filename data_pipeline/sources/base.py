@@ -106,13 +106,15 @@ def hold_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarra
     labels : ndarray of int64
         One for each image; -1 where there are none.
     fraction : float
-        Share of the test part.
+        Share of the test part; 0: none.
 
     Returns
     -------
     tuple of ndarray
         Sorted positions of the train and of the test part.
     """
+    if not fraction:
+        return np.arange(len(labels)), np.arange(0)
     from sklearn.model_selection import train_test_split
 
     counts = np.unique(labels, return_counts=True)[1]

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,36 +20,7 @@ from evaluation.results.records import read_results
 from evaluation.runs import read_splits
 from launch.cli import main as cli
 from tests.data_folders import digits, drawn, written
-from vae_dist.losses import LossConfig
-from vae_dist.models import ModelConfig, build_model
-from vae_dist.objective import Objective
-from vae_dist.run.checkpoint import link, save_checkpoint, write_json
-
-
-def write_run(folder: Path, data, seed: int = 0, latent_size: int = 4) -> Path:
-    """An untrained run folder, as the trainer lays it out."""
-    torch.manual_seed(seed)
-    model = ModelConfig(model_type="fc", latent_size=latent_size)
-    manifest = data.manifest
-    shape = tuple(manifest.image_shape)
-    objective = Objective(build_model(model, shape, 10), LossConfig())
-    folder.mkdir(parents=True)
-    write_json(
-        folder / "config.json",
-        {
-            "schema": 1,
-            "image_shape": list(shape),
-            "num_classes": 10,
-            "classes": manifest.classes,
-            "data": {"mean": list(manifest.mean), "std": list(manifest.std)},
-            "model": vars(model),
-            "loss": vars(LossConfig()),
-        },
-    )
-    (folder / "metrics.jsonl").write_text('{"split": "val", "step": 1, "loss": 2.0}\n')
-    saved = save_checkpoint(folder / "checkpoints", objective.state_dict(), {}, {"step": 1})
-    link(folder / "checkpoints", "best", saved)
-    return folder
+from tests.run_folders import write_run
 
 
 @pytest.fixture(scope="module")

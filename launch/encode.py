@@ -1,0 +1,145 @@
+"""Images to latents: ``vae-dist encode``, ``accelerate launch launch/encode.py``, torchrun."""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":  # a launcher runs this file: put the project, not launch/, on the path
+    sys.path[0] = sys.path[0] + "/.."
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import arg
+
+from data_pipeline.errors import UserError
+from data_pipeline.progress import Progress, Silent
+from launch.cli import guard
+from launch.config import is_first_process, parse
+from launch.progress import make_progress
+
+if TYPE_CHECKING:
+    from vae_dist.encode.job import Job
+    from vae_dist.run.trained import Run
+
+DESCRIPTION = """Encode images by a trained run: mu and logvar of each.
+
+Resumes where a killed one stopped. Processes of torchrun or accelerate launch, and tasks of a Slurm
+array, share the work; the result has the same bytes on any number of them."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class EncodeConfig:
+    """Which images, by which run, to where."""
+
+    run: Annotated[Path, arg(aliases=["--checkpoint"])]
+    """A run folder, a checkpoint folder, or a .pth.tar of the 2018 program (torchrun takes --run
+    for one of its own flags: call it --checkpoint there)."""
+    images: str
+    """A data folder or its address, a folder of pictures, an .npy or .npz file."""
+    out: Path
+    """NAME.npz or NAME.parquet."""
+    split: str = "all"
+    """Of a data folder: all, train, val or test."""
+    reconstructions: bool = False
+    """Also write the images decoded from mu."""
+    use_labels: bool = False
+    """Give a conditional run the labels; else it encodes as unlabelled."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class ShareConfig:
+    """The model, the machine, and how tasks share the work."""
+
+    which: Literal["best", "last"] = "best"
+    """Which of a run's checkpoints."""
+    device: str = "auto"
+    """auto (a GPU for each process where there are some), cpu or cuda."""
+    part: str = "0/1"
+    """This task's number and how many there are, as in 3/8, counted from 0."""
+    overwrite: bool = False
+    """Replace what an earlier, different call wrote to --out."""
+
+    def __post_init__(self) -> None:
+        task, _, tasks = self.part.partition("/")
+        if not (task.isdecimal() and tasks.isdecimal() and int(task) < int(tasks)):
+            raise UserError(f"--part {self.part}: give NUMBER/COUNT, as 0/8 to 7/8")
+
+    @property
+    def tasks(self) -> tuple[int, int]:
+        """This task, of how many."""
+        task, _, tasks = self.part.partition("/")
+        return int(task), int(tasks)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``vae-dist encode ARGV``; returns the exit code."""
+    config, share = parse("encode", [EncodeConfig, ShareConfig], argv, DESCRIPTION)
+
+    def make(run: Run, progress: Progress) -> Job:
+        from vae_dist.encode.images import open_images
+        from vae_dist.encode.tasks import encode_job
+
+        if config.use_labels and not run.objective.model.num_classes:
+            raise UserError("--use-labels: this run is not conditional; leave the flag out")
+        rows = open_images(config.images, run.image_shape, split=config.split, progress=progress)
+        return encode_job(
+            run,
+            rows,
+            config.out,
+            reconstructions=config.reconstructions,
+            labels=config.use_labels,
+        )
+
+    return carry_out(config.run, share, make)
+
+
+def carry_out(path: Path, share: ShareConfig, make: Callable[[Run, Progress], Job]) -> int:
+    """Load a run, make the job and do this process's share of it; returns the exit code."""
+    from accelerate import PartialState
+
+    from data_pipeline.order import World
+    from vae_dist.encode.job import Share
+    from vae_dist.run.load import load_run
+
+    started = time.perf_counter()
+    state = PartialState(cpu=share.device == "cpu")
+    try:
+        device = str(state.device) if share.device == "auto" else share.device
+        run = load_run(path, device, share.which)
+        with make_progress() if is_first_process() else nullcontext(Silent()) as progress:
+            job = make(run, progress)
+            rows = 0
+            if job.is_done(share.overwrite):
+                progress.say(f"{job.output.path}: is there already, of the same run and rows")
+                return 0
+            progress.say(
+                f"{run.name}, step {run.step:,}, on {state.num_processes} process(es): "
+                f"{job.rows.count:,} rows of {job.rows.name}"
+            )
+            world = World(state.process_index, state.num_processes)
+            rows = job.work(Share(world, *share.tasks), progress)
+            state.wait_for_everyone()
+            if not state.is_main_process:
+                return 0
+            missing = job.finish(share.overwrite, progress)
+        if missing:
+            print(f"{missing} pieces of other tasks are missing: the last task puts all together")
+            return 0
+        seconds = time.perf_counter() - started
+        print(
+            f"{job.output.path}: {job.rows.count:,} rows in {seconds:.1f} s"
+            + (f" ({rows:,} of them by this process)" if rows != job.rows.count else "")
+        )
+        return 0
+    finally:
+        if state.num_processes > 1:
+            state.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main, sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""From images to files of latents and back: piece by piece, resumable, on any number of processes."""

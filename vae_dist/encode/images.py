@@ -1,0 +1,137 @@
+"""Images to encode: a data folder, a folder of pictures, NumPy files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.errors import UserError
+from data_pipeline.folder.manifest import MANIFEST_NAME
+from data_pipeline.folder.opening import DataFolder, open_data
+from data_pipeline.progress import Progress
+from data_pipeline.remote.reading import is_remote
+from data_pipeline.sources import SourceConfig, SourceData, load_source
+from vae_dist.encode.rows import Chunk, Piece, Rows
+
+BLOCK_BYTES = 1 << 20
+
+
+class FolderRows(Rows):
+    """The images of a data folder, local or remote; a piece is a shard."""
+
+    def __init__(self, data: DataFolder, split: str) -> None:
+        manifest = data.manifest
+        if split not in ("all", *manifest.splits):
+            raise UserError(f"--split {split}: {data.path} has {', '.join(manifest.splits)}")
+        chosen = [name for name in manifest.splits if split in ("all", name)]
+        self.data = data
+        self.name, self.identity = manifest.name, f"{manifest.fingerprint} {split}"
+        self.classes = list(manifest.classes)
+        self.splits = {name: manifest.splits[name].count for name in chosen}
+        self.shape = manifest.image_shape
+
+    def pieces(self) -> list[Piece]:
+        found = []
+        for split in self.splits:
+            first = 0
+            for number, shard in enumerate(self.data.manifest.splits[split].shards):
+                found.append(Piece(split, number, first, shard.count))
+                first += shard.count
+        return found
+
+    def blocks(self, piece: Piece) -> Iterator[Chunk]:
+        shard = self.data.manifest.splits[piece.split].shards[piece.number]
+        for number in range(len(shard.offsets) - 1):
+            for images, labels, index in self.data.read_blocks([(shard, number)]):
+                yield Chunk(images, labels, index)
+
+
+class SourceRows(Rows):
+    """The images of a folder of pictures or of NumPy files, in the order of their names."""
+
+    def __init__(self, source: SourceData) -> None:
+        self.parts = {name: part for name, part in source.splits.items() if len(part.labels)}
+        if len(self.parts) == 1:
+            self.parts = {"all": next(iter(self.parts.values()))}
+        self.name, self.classes = source.name, list(source.classes)
+        facts = {k: v for k, v in source.provenance.items() if k != "found"}
+        self.identity = json.dumps(facts, sort_keys=True, default=str)
+        self.splits = {name: len(part.labels) for name, part in self.parts.items()}
+        self.shape = next(iter(self.parts.values())).images[:1].shape[1:]
+
+    def blocks(self, piece: Piece) -> Iterator[Chunk]:
+        part = self.parts[piece.split]
+        paths = getattr(part.images, "paths", None)
+        step = max(1, BLOCK_BYTES // int(np.prod(self.shape)))
+        for first in range(piece.first, piece.first + piece.count, step):
+            rows = slice(first, min(first + step, piece.first + piece.count))
+            names = None if paths is None else np.array([str(path) for path in paths[rows]])
+            yield Chunk(part.images[rows], part.labels[rows], part.index[rows], names)
+
+
+def open_images(
+    path: str,
+    image_shape: tuple[int, int, int],
+    *,
+    split: str,
+    progress: Progress,
+    **options: Any,
+) -> Rows:
+    """Open images to encode.
+
+    Parameters
+    ----------
+    path : str
+        A data folder or its address; a folder of pictures; an .npy or .npz file.
+    image_shape : tuple of int
+        (C, H, W) that the model takes: pictures are scaled and cropped to it.
+    split : str
+        Of a data folder: its name, or ``all``.
+    progress : Progress
+    **options
+        Further fields of `SourceConfig`.
+
+    Raises
+    ------
+    UserError
+        If it is none of these, or its images have another shape.
+    """
+    local = Path(path).expanduser()
+    if is_remote(path) or (local / MANIFEST_NAME).is_file():
+        rows: Rows = FolderRows(open_data(path if is_remote(path) else str(local)), split)
+    else:
+        if not local.exists():
+            raise UserError(f"--images {path}: no such file or folder")
+        if split != "all":
+            raise UserError(f"--split {split}: --images {path} is no data folder; leave it out")
+        rows = SourceRows(_load(local, image_shape, progress, options))
+    if rows.shape != image_shape:
+        have, want = ("x".join(map(str, s)) for s in (rows.shape, image_shape))
+        raise UserError(f"--images {path}: images are {have}, the run was trained on {want}")
+    return rows
+
+
+def _load(
+    path: Path, image_shape: tuple[int, int, int], progress: Progress, options: dict[str, Any]
+) -> SourceData:
+    if path.is_file() or any(path.glob("*.npy")):
+        config = SourceConfig(dataset="npz", source=path, **options)
+    else:
+        channels, height, width = image_shape
+        if channels in (1, 3):
+            options = {**options, "color": "grey" if channels == 1 else "rgb"}
+        if height == width:
+            options = {**options, "image_size": height}
+        config = SourceConfig(dataset="folder", source=path, **options)
+    config.test_fraction = 0.0  # nothing is held out
+    return load_source(config, progress)
+
+
+def digest(*facts: str) -> str:
+    """SHA-256 over some texts."""
+    return hashlib.sha256("\0".join(facts).encode()).hexdigest()

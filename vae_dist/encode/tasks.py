@@ -1,0 +1,100 @@
+"""The two tasks: images to latents, and latents to images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.errors import UserError
+from vae_dist.encode.images import digest
+from vae_dist.encode.job import Job
+from vae_dist.encode.outputs import Columns, Npz, Output, Parquet, Pictures
+from vae_dist.encode.rows import Chunk, Rows
+from vae_dist.run.trained import Run, chunk_size
+
+VERSION = 1
+
+
+def encode_job(
+    run: Run, rows: Rows, out: Path, *, reconstructions: bool = False, labels: bool = False
+) -> Job:
+    """Latents of images.
+
+    Parameters
+    ----------
+    run : Run
+    rows : Rows
+        Images of the run's shape.
+    out : Path
+        NAME.npz, NAME.parquet, or a folder: a data folder of latents.
+    reconstructions : bool
+        Also the images from z = mu, uint8.
+    labels : bool
+        Give a conditional model the labels; without them it encodes as unlabelled.
+
+    Returns
+    -------
+    Job
+        Its columns are ``mu`` and ``logvar`` float32 (n, z), ``labels`` and ``index`` int64 (n,),
+        and, where there are some, ``names`` (n,) and ``reconstructions`` uint8 (n, C, H, W).
+    """
+
+    def compute(chunk: Chunk) -> Columns:
+        told = chunk.labels if labels else None
+        mu, logvar = run.encode(chunk.values, told)
+        columns = {"mu": mu, "logvar": logvar, **_kept(chunk)}
+        if reconstructions:
+            columns["reconstructions"] = _bytes(run.decode(mu, told))
+        return columns
+
+    settings = {"task": "encode", "reconstructions": reconstructions, "labels": labels}
+    return _job(run, rows, compute, settings, out)
+
+
+def decode_job(run: Run, rows: Rows, out: Path, *, labels: bool = False) -> Job:
+    """Images of latents: uint8 (n, C, H, W) under ``images``, else as `encode_job`."""
+
+    def compute(chunk: Chunk) -> Columns:
+        images = run.decode(chunk.values, chunk.labels if labels else None)
+        return {"images": _bytes(images), **_kept(chunk)}
+
+    return _job(run, rows, compute, {"task": "decode", "labels": labels}, out)
+
+
+def _job(run: Run, rows: Rows, compute: Any, settings: dict[str, Any], out: Path) -> Job:
+    about = {
+        "version": VERSION,
+        "run": run.name,
+        "step": run.step,
+        "content_hash": run.content_hash,
+        "rows": rows.name,
+        **settings,
+    }
+    output = _output(out, str(settings["task"]))
+    kind = type(output).__name__
+    key = digest(json.dumps(about, sort_keys=True), rows.identity, kind)
+    return Job(rows, compute, chunk_size(run.image_shape), key, output, about)
+
+
+def _output(out: Path, task: str) -> Output:
+    if out.suffix == ".npz":
+        return Npz(out)
+    if out.suffix == ".parquet":
+        return Parquet(out)
+    if out.suffix:
+        raise UserError(f"--out {out}: give NAME.npz, NAME.parquet or a folder's name")
+    if task == "decode":
+        return Pictures(out)
+    raise UserError(f"--out {out}: give NAME.npz or NAME.parquet")
+
+
+def _kept(chunk: Chunk) -> Columns:
+    kept = {"labels": chunk.labels, "index": chunk.index}
+    return kept if chunk.names is None else {**kept, "names": chunk.names}
+
+
+def _bytes(images: np.ndarray) -> np.ndarray:
+    return np.round(images * np.float32(255)).astype(np.uint8)
