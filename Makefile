@@ -2,15 +2,20 @@
 # make test   every fast test
 # Both make .venv and install the pinned set if it is missing.
 # make test-cluster   needs root on Debian: a two-node Slurm and two network hosts on this machine
+# make test-faults ROUNDS=100 SEED=1   trainings under kills, full disks and the like (ROUND=17: one)
+# make fuzz INPUTS=20000 SEED=1        damaged and hostile files of every kind (INPUT=17: one)
 # make test-cuml      installs cuML (4.6 GB) into .venv-cuml and binds our calls to it
 
 PYTHON ?= python3
 VENV ?= .venv
 DATASET ?= fmnist
+ROUNDS ?= 100
+INPUTS ?= 20000
+SEED ?= 1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-cluster test-cuml check bench clean
+.PHONY: demo test test-cluster test-faults fuzz test-cuml check bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +41,12 @@ test: $(READY) check
 
 test-cluster: $(READY)
 	$(BIN)/python -m pytest -q -m cluster $(PYTEST) tests/cluster
+
+test-faults: $(READY)
+	$(BIN)/python -m tests.faults.rounds --rounds $(ROUNDS) --seed $(SEED) $(if $(ROUND),--round $(ROUND)) $(FAULTS)
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) --seed $(SEED) $(if $(INPUT),--input $(INPUT)) $(FUZZ)
 
 test-cuml:
 	bash tests/cuml/run.sh
