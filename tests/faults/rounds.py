@@ -22,7 +22,7 @@ from random import Random
 
 from tests.data_folders import digits, written
 from tests.faults import commands
-from tests.faults.kinds import KINDS, STEPS, End, Round
+from tests.faults.kinds import KINDS, MACHINE, STEPS, End, Round
 from tests.faults.shim import build
 from tests.faults.training import Hung, status
 from tests.training_runs import metrics
@@ -148,7 +148,7 @@ def check_end(r: Round, end: End, code: int) -> None:
     allowed = end.codes | ({1} if command.ranks > 1 and end.codes - {0} else set())
     assert code in allowed, f"exit {code}, expected one of {sorted(allowed)}\n{command.said()}"
     errors = command.errors()
-    if 2 in end.codes:
+    if end.codes == MACHINE:
         own = [e for e in errors if "LostRanks" not in e and "SignalException" not in e]
         assert not any("Traceback" in e for e in own), f"a traceback\n{command.said()}"
         lines = [line for e in errors for line in e.splitlines() if line.startswith("vae-dist: error: ")]  # fmt: skip

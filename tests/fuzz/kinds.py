@@ -1,0 +1,310 @@
+"""Every kind of file that the program reads: how it is damaged, and how it is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from data_pipeline.errors import UserError
+from tests.fuzz import mutate
+from tests.fuzz.bases import TRAINING, flags
+
+Mutation = Callable[[Random, bytes], bytes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of file.
+
+    Attributes
+    ----------
+    base : str
+        Folder of `bases` that holds a whole one.
+    file : str
+        Path of the file in it.
+    read : callable
+        Reads it as the commands do, in the current folder; what it gives is compared.
+    mutations : tuple of callables
+        How it is damaged; by bits always.
+    repair : callable, optional
+        Makes sums and sizes right again after the damage; done for every other input.
+    exact : bool
+        Whether a damage that is not repaired must show: it reads as before, or is refused.
+    slow : callable, optional
+        Reads it by a whole command; for one input in `every`.
+    """
+
+    base: str
+    file: str
+    read: Callable[[], object]
+    mutations: tuple[Mutation, ...] = ()
+    repair: Callable[[Path], None] | None = None
+    exact: bool = False
+    slow: Callable[[], object] | None = None
+    every: int = 20
+
+
+def each(*reads: Callable[[], object]) -> list[object]:
+    """What several readers give; if one refuses, the others are tried before that is told."""
+    given: list[object] = []
+    refused: UserError | None = None
+    for read in reads:
+        try:
+            given.append(read())
+        except UserError as error:
+            refused = refused or error
+    if refused is not None:
+        raise refused
+    return given
+
+
+def command(*words: object) -> int:
+    """A command in this process; its exceptions come through."""
+    from launch.cli import MODULES
+
+    name, *rest = map(str, words)
+    return importlib.import_module(f"launch.{MODULES.get(name, name)}").main(rest)
+
+
+def digest(*arrays: object) -> str:
+    """Of the bytes of arrays."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(memoryview(array).cast("B"))  # type: ignore[arg-type]
+    return found.hexdigest()
+
+
+# Data folders
+
+
+def read_data() -> object:
+    def whole() -> object:
+        from data_pipeline.folder import open_data
+
+        data = open_data("data")
+        given = {}
+        for split in data.manifest.splits:
+            arrays = data.arrays(split)
+            classes = data.manifest.num_classes
+            assert not classes or (arrays.labels < classes).all(), "a label beyond the classes"
+            given[split] = digest(*arrays)
+        return given
+
+    return each(whole, stream, lambda: verify("data"), lambda: inspect("data"))
+
+
+def verify(folder: str) -> object:
+    from data_pipeline.verify import verify as find_faults
+
+    return bool(find_faults(folder))
+
+
+def inspect(folder: str) -> object:
+    from data_pipeline.inspect_folder import inspect as describe
+    from launch.inspect_folder import _lines
+
+    record = describe(folder) | {"picture": None}
+    return len([json.dumps(record), *_lines(record)]) > 0
+
+
+def stream() -> object:
+    from data_pipeline.folder import open_data
+    from data_pipeline.loader import LoaderConfig, make_loader
+    from data_pipeline.order import World
+
+    config = LoaderConfig(loader="stream")
+    loader = make_loader(open_data("data"), "train", config, World(), batch_size=16, seed=1)
+    return [digest(b.images.numpy(), b.labels.numpy()) for b in loader.batches(0, 0)]
+
+
+def repair_shards(folder: Path) -> None:
+    """Let the manifest say of each shard what it is."""
+    from data_pipeline.manifest import dump_manifest, fingerprint_of, parse_manifest
+
+    path = folder / "data" / "manifest.json"
+    manifest = parse_manifest(path.read_text(), str(path))
+    splits = {}
+    for name, split in manifest.splits.items():
+        shards = []
+        for shard in split.shards:
+            content = (folder / "data" / shard.name).read_bytes()
+            sums = [zlib.crc32(content[a:b]) for a, b in zip(shard.offsets, shard.offsets[1:], strict=False)]  # fmt: skip
+            shards.append(dataclasses.replace(shard, bytes=len(content), crc32=sums, sha256=hashlib.sha256(content).hexdigest()))  # fmt: skip
+        splits[name] = dataclasses.replace(split, shards=shards)
+    made = dataclasses.replace(manifest, splits=splits, fingerprint=fingerprint_of(splits))
+    path.write_text(dump_manifest(made))
+
+
+# Runs
+
+
+def read_run() -> object:
+    from vae_dist.run_folder import load_run
+
+    run = load_run("run")
+    last = load_run("run", which="last")
+    return [
+        digest(*(v.contiguous().numpy() for v in r.objective.state_dict().values()))
+        for r in (run, last)
+    ]
+
+
+def resume() -> object:
+    more = {"data": "data", "runs_dir": ".", "name": "run", "resume": "auto", "epochs": 3}
+    return command("train", *flags(TRAINING | more))
+
+
+def monitor() -> object:
+    from launch.monitor import show
+    from launch.run_reader import RunReader
+
+    run = RunReader(Path("run"))
+    run.update()
+    show(run)
+    return None
+
+
+def repair_run(folder: Path) -> None:
+    """Let ``meta.json`` hold the sums of the files beside it."""
+    for meta in (folder / "run" / "checkpoints").glob("step-*/meta.json"):
+        record = json.loads(meta.read_text())
+        for name in record["sha256"]:
+            record["sha256"][name] = hashlib.sha256((meta.parent / name).read_bytes()).hexdigest()
+        meta.write_text(json.dumps(record))
+
+
+def read_article2018(name: str) -> object:
+    from vae_dist.run_folder import load_run
+
+    run = load_run(name)
+    return digest(*(v.contiguous().numpy() for v in run.objective.model.state_dict().values()))
+
+
+# Evaluations
+
+
+def read_evaluation() -> object:
+    from evaluation.artifacts import _curve
+    from evaluation.folder import Folder
+    from evaluation.results import leaderboard, read_results
+    from launch.evaluate import print_table, summary
+
+    def results() -> object:
+        found = read_results(Path("eval"))
+        leaderboard(found)
+        print_table(found)
+        return json.dumps(summary(found))
+
+    def parts() -> object:
+        folder = Folder(Path("eval"))
+        _ = folder.curves, folder.labels, folder.artifacts
+        return [sorted(folder.maps()), folder.compared()]
+
+    return each(results, parts, lambda: _curve(Path("run")))
+
+
+def write_report() -> object:
+    from evaluation.figures import write_figures
+    from evaluation.projector import write_projector
+    from evaluation.report import write_report as write
+
+    out = Path("eval")
+    each(
+        lambda: write_figures(out),
+        lambda: write(out),
+        lambda: write_projector(out, Path("projector")),
+    )
+    return None
+
+
+def read_cache() -> object:
+    from evaluation.cache import Cache
+
+    cache = Cache(Path("cache"))
+    cache.record("knn", "k" * 32)
+    cache.arrays("pca", "k" * 32)
+    return None
+
+
+def prepare(dataset: str, source: str, **more: object) -> object:
+    from data_pipeline.prepare import PrepareConfig
+    from data_pipeline.progress import Silent
+    from data_pipeline.sources import SourceConfig
+    from launch.prepare import prepare_folder, summary
+
+    config = PrepareConfig(out=Path("out"), writers=1, folds=2)
+    manifest, _ = prepare_folder(
+        SourceConfig(dataset=dataset, source=Path(source), **more), config, Silent()
+    )
+    summary(manifest, Path("out"))
+    assert not verify("out"), "prepared a folder that verify finds fault with"
+    return None
+
+
+def idx() -> object:
+    return prepare("mnist", ".", check_sums=False)
+
+
+def pictures() -> object:
+    return prepare("folder", ".", image_size=8)
+
+
+def parse_settings() -> object:
+    from launch.config import parse
+    from launch.train import ModeConfig, TrainingDataConfig
+    from vae_dist.settings import Settings
+
+    owners = [f.default_factory for f in dataclasses.fields(Settings)]
+    parsed = parse(
+        "train", [TrainingDataConfig, ModeConfig, *owners], ["--config", "settings.toml"]
+    )
+    Settings(**dict(zip([f.name for f in dataclasses.fields(Settings)], parsed[2:], strict=True)))
+    return None
+
+
+STEP = "run/checkpoints/step-00000004"
+IDX_FILES = ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+_data = functools.partial(Kind, read=read_data)
+_run = functools.partial(Kind, "run", read=read_run, slow=resume)
+_eval = functools.partial(Kind, "evaluation", read=read_evaluation, slow=write_report, every=100)
+
+KINDS: dict[str, Kind] = {
+    "manifest.json": _data("block", "data/manifest.json", mutations=(mutate.json_tree,) * 3),
+    "shard, block": _data("block", "data/train-000000.tar", mutations=(mutate.tar,), repair=repair_shards, exact=True),
+    "shard, sample": _data("sample", "data/train-000000.tar", mutations=(mutate.tar,), repair=repair_shards, exact=True),
+    "wids.json": _data("block", "data/train.wids.json", mutations=(mutate.json_tree,)),
+    "config.json": _run("run/config.json", mutations=(mutate.json_tree,) * 3),
+    "meta.json": _run(f"{STEP}/meta.json", mutations=(mutate.json_tree,) * 3),
+    "model.safetensors": _run(f"{STEP}/model.safetensors", mutations=(mutate.safetensors,), repair=repair_run, exact=True),
+    "trainer.pt": _run(f"{STEP}/trainer.pt", mutations=(mutate.archive,), repair=repair_run, exact=True),
+    "status.json": Kind("run", "run/status.json", monitor, (mutate.json_tree,) * 3, slow=resume),
+    "environment.json": Kind("run", "run/environment.json", monitor, (mutate.json_tree,), slow=resume),
+    "metrics.jsonl": Kind("run", "run/metrics.jsonl", monitor, (mutate.lines,) * 3, slow=resume),
+    "telemetry.jsonl": Kind("run", "run/telemetry.jsonl", monitor, (mutate.lines,) * 3, slow=resume),
+    "results.json": _eval("eval/results.json", mutations=(mutate.json_tree,) * 4),
+    "curves": _eval("run/metrics.jsonl", mutations=(mutate.lines,) * 3),
+    "labels.npz": _eval("eval/embeddings/labels.npz", mutations=(mutate.archive,) * 2),
+    "embedding.npz": _eval("eval/embeddings/pca-2.npz", mutations=(mutate.archive,) * 2),
+    "artifacts.npz": _eval("eval/artifacts.npz", mutations=(mutate.archive,) * 2),
+    "cache record": Kind("evaluation", f"cache/knn-{'k' * 32}.json", read_cache, (mutate.json_tree,) * 2),
+    "cache array": Kind("evaluation", f"cache/pca-{'k' * 32}.npz", read_cache, (mutate.archive,)),
+    "article2018, zip": Kind("article2018", "new.pth.tar", lambda: read_article2018("new.pth.tar"), (mutate.archive,)),
+    "article2018, legacy": Kind("article2018", "old.pth.tar", lambda: read_article2018("old.pth.tar")),
+    "settings.toml": Kind("settings", "settings.toml", parse_settings, (mutate.toml,) * 5),
+    "npz": Kind("arrays", "set.npz", lambda: prepare("npz", "set.npz"), (mutate.archive,) * 3),
+    "npy": Kind("arrays", "images.npy", lambda: prepare("npz", "."), (mutate.npy_head,)),
+    "idx": Kind("idx", IDX_FILES[0], idx, (mutate.idx,)),
+    "idx labels": Kind("idx", IDX_FILES[1], idx, (mutate.idx,)),
+    "idx.gz": Kind("idx-gz", f"{IDX_FILES[0]}.gz", idx, (mutate.gz(mutate.idx), mutate.gz(mutate.bits))),
+    "png": Kind("pictures", "cat/victim.png", pictures, (mutate.png,) * 3),
+}  # fmt: skip
+for ending in ("jpg", "gif", "bmp", "tif", "webp"):
+    KINDS[ending] = Kind("pictures", f"cat/victim.{ending}", KINDS["png"].read)
