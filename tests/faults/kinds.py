@@ -215,7 +215,7 @@ def nan_batch(r: Round) -> End:
     step = r.rng.randrange(STEPS)
 
     def spoil() -> None:
-        from vae_dist.state import TrainState
+        from vae_dist.train.state import TrainState
 
         whole = TrainState.to_images
 

@@ -29,9 +29,9 @@ from tests.training_runs import metrics
 
 FIGURES = ("split", "step", "epoch", "loss", "recon", "kl", "lr", "ssim", "elbo", "grad_norm")
 WARM = (
-    "launch.train", "launch.evaluate", "launch.prepare", "launch.sample", "vae_dist.trainer",
+    "launch.train", "launch.evaluate", "launch.prepare", "launch.sample", "vae_dist.train.trainer",
     "evaluation.report", "sympy", "torch._dynamo", "torch.utils.tensorboard", "tyro._backends",
-    "data_pipeline.memory", "data_pipeline.stream", "fsspec.implementations.http", "sklearn.neighbors",
+    "data_pipeline.load.memory", "data_pipeline.load.stream", "fsspec.implementations.http", "sklearn.neighbors",
 )  # fmt: skip
 ALL = [*KINDS, *commands.KINDS]
 
@@ -160,7 +160,7 @@ def check_end(r: Round, end: End, code: int) -> None:
 
 def check_committed(r: Round) -> None:
     """The checkpoint that the run's status names, and `last`, are whole."""
-    from vae_dist.checkpoint import is_complete
+    from vae_dist.run.checkpoint import is_complete
 
     named = status(r.run).get("checkpoint")
     last = r.run / "checkpoints" / "last"

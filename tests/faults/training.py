@@ -146,7 +146,7 @@ class Command:
         name, *flags = self.words
         main = importlib.import_module(f"launch.{MODULES.get(name, name)}").main
         if name == "train":
-            from vae_dist.signals import StopRequest
+            from vae_dist.train.signals import StopRequest
 
             main = functools.partial(main, stop=StopRequest().install())
         if self.prepare is not None:

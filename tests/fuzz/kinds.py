@@ -86,7 +86,7 @@ def digest(*arrays: object) -> str:
 
 def read_data() -> object:
     def whole() -> object:
-        from data_pipeline.folder import open_data
+        from data_pipeline.folder.opening import open_data
 
         data = open_data("data")
         given = {}
@@ -101,13 +101,13 @@ def read_data() -> object:
 
 
 def verify(folder: str) -> object:
-    from data_pipeline.verify import verify as find_faults
+    from data_pipeline.folder.verify import verify as find_faults
 
     return bool(find_faults(folder))
 
 
 def inspect(folder: str) -> object:
-    from data_pipeline.inspect_folder import inspect as describe
+    from data_pipeline.folder.describe import inspect as describe
     from launch.inspect_folder import _lines
 
     record = describe(folder) | {"picture": None}
@@ -115,8 +115,8 @@ def inspect(folder: str) -> object:
 
 
 def stream() -> object:
-    from data_pipeline.folder import open_data
-    from data_pipeline.loader import LoaderConfig, make_loader
+    from data_pipeline.folder.opening import open_data
+    from data_pipeline.load.loader import LoaderConfig, make_loader
     from data_pipeline.order import World
 
     config = LoaderConfig(loader="stream")
@@ -126,7 +126,7 @@ def stream() -> object:
 
 def repair_shards(folder: Path) -> None:
     """Let the manifest say of each shard what it is."""
-    from data_pipeline.manifest import dump_manifest, fingerprint_of, parse_manifest
+    from data_pipeline.folder.manifest import dump_manifest, fingerprint_of, parse_manifest
 
     path = folder / "data" / "manifest.json"
     manifest = parse_manifest(path.read_text(), str(path))
@@ -146,7 +146,7 @@ def repair_shards(folder: Path) -> None:
 
 
 def read_run() -> object:
-    from vae_dist.run_folder import load_run
+    from vae_dist.run.load import load_run
 
     run = load_run("run")
     last = load_run("run", which="last")
@@ -162,8 +162,8 @@ def resume() -> object:
 
 
 def monitor() -> object:
-    from launch.monitor import show
-    from launch.run_reader import RunReader
+    from launch.monitor.command import show
+    from launch.monitor.reader import RunReader
 
     run = RunReader(Path("run"))
     run.update()
@@ -181,7 +181,7 @@ def repair_run(folder: Path) -> None:
 
 
 def read_article2018(name: str) -> object:
-    from vae_dist.run_folder import load_run
+    from vae_dist.run.load import load_run
 
     run = load_run(name)
     return digest(*(v.contiguous().numpy() for v in run.objective.model.state_dict().values()))
@@ -192,8 +192,8 @@ def read_article2018(name: str) -> object:
 
 def read_evaluation() -> object:
     from evaluation.artifacts import _curve
-    from evaluation.folder import Folder
-    from evaluation.results import leaderboard, read_results
+    from evaluation.results.folder import Folder
+    from evaluation.results.records import leaderboard, read_results
     from launch.evaluate import print_table, summary
 
     def results() -> object:
@@ -212,8 +212,8 @@ def read_evaluation() -> object:
 
 def write_report() -> object:
     from evaluation.figures import write_figures
-    from evaluation.projector import write_projector
     from evaluation.report import write_report as write
+    from evaluation.report.projector import write_projector
 
     out = Path("eval")
     each(
@@ -234,9 +234,9 @@ def read_cache() -> object:
 
 
 def prepare(dataset: str, source: str, **more: object) -> object:
-    from data_pipeline.prepare import PrepareConfig
     from data_pipeline.progress import Silent
     from data_pipeline.sources import SourceConfig
+    from data_pipeline.write.config import PrepareConfig
     from launch.prepare import prepare_folder, summary
 
     config = PrepareConfig(out=Path("out"), writers=1, folds=2)
@@ -259,7 +259,7 @@ def pictures() -> object:
 def parse_settings() -> object:
     from launch.config import parse
     from launch.train import ModeConfig, TrainingDataConfig
-    from vae_dist.settings import Settings
+    from vae_dist.train.settings import Settings
 
     owners = [f.default_factory for f in dataclasses.fields(Settings)]
     parsed = parse(

@@ -134,13 +134,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="vae-dist-fuzz-") as folder:
         fuzzer = Fuzzer(Path(folder) / "work", options.seed)
         fuzzer.prepare()
-        numbers = range(options.inputs) if options.input is None else [options.input]
-        results = _in_processes(fuzzer, list(numbers), options.jobs)
         if options.input is None:
-            results += [(f"hostile {h.kind}", fuzzer.hostile(h.kind, str(i), h.content())) for i, h in enumerate(HOSTILE)]  # fmt: skip
-        kept = Path(folder) / "fuzz-findings"
-        if kept.is_dir():
-            shutil.copytree(kept, "fuzz-findings", dirs_exist_ok=True)
+            tries = [fuzzer.hostile(number) for number in range(len(HOSTILE))]
+            tries += [fuzzer.input(number) for number in range(options.inputs)]
+        else:
+            tries = [fuzzer.input(options.input)]
+        results = in_processes(tries, options.jobs, fuzzer.place)
+        if (fuzzer.place / "findings").is_dir():
+            shutil.copytree(fuzzer.place / "findings", "fuzz-findings", dirs_exist_ok=True)
     return report(results, options, time.monotonic() - began)
 
 
