@@ -37,12 +37,13 @@ from evaluation.measures.protocol import (
     LABELS_PER_CLASS,
     NEIGHBOURS,
     Points,
+    known_labels,
     make_protocol,
     reference_rows,
     test_labels_of,
 )
 from evaluation.runs import read_splits
-from evaluation.sampling import folds, rows_of, stratified_rows
+from evaluation.sampling import folds, rarest, rows_of, stratified_rows
 from vae_dist.run.load import load_run
 
 Labels = tuple[np.ndarray, np.ndarray]
@@ -93,8 +94,8 @@ def bench_evaluate(
     rows = rows_of(
         len(train.images), config.train_images or len(train.images), config.seed, "bench"
     )
-    if (train.labels < 0).any():
-        raise UserError(f"{config.data}: has images without labels; KNN needs them")
+    if (reason := known_labels(train.labels[rows], test.labels)).note or reason.missing:
+        raise UserError(f"{config.data}: {reason.missing or reason.note}; bench needs every label")
     latents = []
     for path in config.runs:
         run = load_run(path, "cpu", "best")
@@ -113,6 +114,7 @@ def bench_evaluate(
         (i, f["metric"], f.get("labels_per_class"), f["k"], f["weights"]): f["values"]
         for i, found in figures.items()
         for f in found
+        if f["value"] is not None
     }
     assert own.keys() == cells.keys()
     knn = max(np.abs(np.subtract(own[cell], value)).max() for cell, value in cells.items())
@@ -244,7 +246,7 @@ def _every_cell(config: BenchEvaluateConfig, item: Item, labels: Labels) -> Cell
             knn = KNeighborsClassifier(k, weights=weights, n_jobs=-1).fit(train[rows], own[rows])
             cell = (name, "knn_test_accuracy", per_class, k, weights)
             cells.setdefault(cell, []).append(float((knn.predict(test) == other).mean()))
-    for count in (n for n in LABELS_PER_CLASS if n <= np.bincount(own).min()):
+    for count in (n for n in LABELS_PER_CLASS if n <= rarest(own)):
         rows = stratified_rows(own, count, config.seed)
         sample, truth = train[rows], own[rows]
         for k in (k for k in NEIGHBOURS if k <= len(rows) * 4 // 5):

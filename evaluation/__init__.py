@@ -6,7 +6,7 @@ from data_pipeline.exports import exports
 
 if TYPE_CHECKING:
     from evaluation.evaluation import evaluate
-    from evaluation.results.records import read_results
+    from evaluation.results.files import read_results
     from evaluation.settings import EvaluateConfig
 
 __all__ = ["EvaluateConfig", "evaluate", "read_results"]
@@ -16,7 +16,7 @@ __getattr__ = exports(
     {
         "EvaluateConfig": "evaluation.settings",
         "evaluate": "evaluation.evaluation",
-        "read_results": "evaluation.results.records",
+        "read_results": "evaluation.results.files",
     },
 )
 

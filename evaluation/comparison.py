@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.records import read_record
 from evaluation.artifacts import Artifacts
 from evaluation.backends.choose import Backends
 from evaluation.cache import Cache
@@ -90,6 +91,7 @@ class Comparison:
             latents.append(Latents(info.name, *mu, key, cost_of(arrays)))
         for item in self.methods.embeddings(self.config.methods, latents):
             self._embedding(item, embeddings)
+        self.results.not_made = self.methods.not_made
         self.artifacts.write(self.out, self.results.runs)
 
     def _run_rows(self, info: RunInfo, run: Run, latents: dict[str, np.ndarray]) -> None:
@@ -119,6 +121,8 @@ class Comparison:
             for figure in smoothness(run.decode, mu, labels, self.config.seed):
                 self._add(common | figure)
             self.artifacts.add_run(info, run, mu.std(0))
+            if info.latent_size > self.methods.rank:
+                return
             pca = self.methods.pixel_pca(info.latent_size)
             for metric, value in self.artifacts.add_pca(self.test, pca, info.latent_size).items():
                 self._add(
@@ -147,13 +151,6 @@ class Comparison:
         )
         protocol = dataclasses.asdict(self.protocol)
         key = Cache.key("figures", item.key, protocol, self.methods.where)
-        kept = self.cache.record("figures", key)
-        with self.stages.stage(
-            "measure", embedding.id, "cache" if kept else self.backends.used
-        ) as record:
-            if kept is None:
-                kept = self._figures(item, points)
-                self.cache.keep_record("figures", key, kept)
         fixed = {
             "dataset": self.results.dataset,
             "method": embedding.method,
@@ -161,14 +158,24 @@ class Comparison:
             "run": embedding.run,
             "embedding": embedding.id,
         }
-        for figure in kept:
-            self._add({"seconds": embedding.seconds, **figure} | fixed)
+        kept = self.cache.record("figures", key, lambda record: _rows(record, fixed))
+        with self.stages.stage(
+            "measure", embedding.id, "cache" if kept else self.backends.used
+        ) as record:
+            if kept is None:
+                kept = self._figures(item, points)
+                self.cache.keep_record("figures", key, kept)
+        self.results.rows += _rows(kept, {**fixed, "seconds": embedding.seconds})
         with self.stages.stage("map", embedding.id, record.backend):
             rows, train_rows = self.artifacts.sample, self.artifacts.train_sample
             embedding.map, shown, behind = self.methods.flat_map(item, rows, train_rows)
             self.artifacts.add_map(embedding.id, shown, behind)
-            if points.labelled:
-                tests = [f for f in kept if f["metric"] == "knn_test_accuracy"]
+            tests = [
+                figure
+                for figure in kept
+                if figure["metric"] == "knn_test_accuracy" and figure["value"] is not None
+            ]
+            if tests:
                 best = max(
                     (f for f in tests if f["weights"] == "uniform"), key=lambda f: f["value"]
                 )
@@ -197,3 +204,8 @@ class Comparison:
 
     def _add(self, fields: dict[str, Any]) -> None:
         self.results.rows.append(Row(**fields))
+
+
+def _rows(figures: list[dict[str, Any]], fixed: dict[str, Any]) -> list[Row]:
+    """Rows of figures that may come from a file."""
+    return [read_record(Row, {**fixed, **figure}, "a figure") for figure in figures]

@@ -20,12 +20,19 @@ import numpy as np
 
 from evaluation.backends.choose import Backends
 from evaluation.backends.cpu import Pca, UmapSettings
-from evaluation.cache import Cache
+from evaluation.cache import Cache, Shape
 from evaluation.items import TITLES, Item, Latents
-from evaluation.results.records import Embedding
+from evaluation.results.records import Embedding, NotMade
 from evaluation.stages import Stages, cost, cost_arrays, cost_of
 
 GRAPH_NEIGHBOURS = 5
+FEWEST_FOR_UMAP = 4  # training images: fewer have no neighbourhoods
+
+# How UMAP's layout runs, by backend, as a figure's record says it.
+THREADS = {
+    "cpu": "one, so that the seed decides",
+    "cuml": "of the GPU; with a seed cuML gives up some of its parallelism to repeat itself",
+}
 
 
 class Methods:
@@ -59,6 +66,7 @@ class Methods:
         self.train, self.test = backends.put(train), backends.put(test)
         self.data_key, self.dims, self.seed = data_key, dims, seed
         self.where = [backends.used, backends.versions()]
+        self.not_made: list[NotMade] = []
 
     def embeddings(self, methods: tuple[str, ...], runs: list[Latents]) -> Iterator[Item]:
         """The embeddings of the methods asked for, in the order in which a report shows them."""
@@ -92,7 +100,14 @@ class Methods:
             if "vae_umap" in methods:
                 yield from self._umap_of(plain)
             if "concat" in methods:
-                yield self._side_by_side("concat", [*self._largest(made), plain], latents.run)
+                parts = [*self._largest(made), plain]
+                yield self._side_by_side("concat", parts, latents.run)
+        if not runs:
+            for method in ("vae", "vae_white", "vae_umap", "concat", "ensemble"):
+                if method in methods:
+                    self._not_made(method, "no run was encoded; give --runs")
+        if "ensemble" in methods and len(runs) == 1:
+            self._not_made("ensemble", "one run alone; give --runs two or more")
         if "ensemble" in methods and len(runs) > 1:
             items = [
                 self._item("vae", one.train.shape[1], one.train, one.test, one.key, {}, one.run)
@@ -100,15 +115,30 @@ class Methods:
             ]
             yield self._side_by_side("ensemble", items, None)
 
+    @property
+    def rank(self) -> int:
+        """The most principal components that the training pixels can have."""
+        return min(len(self.train) - 1, self.train.shape[1])
+
+    def _not_made(self, embedding: str, reason: str) -> None:
+        self.not_made.append(NotMade(embedding=embedding, reason=reason))
+        self.stages.tell(f"{embedding}: not made: {reason}")
+
     def pixel_pca(self, components: int) -> Pca:
         """PCA of the pixels."""
         return self._pixel_pca(components)[0]
 
     def _pixel_pca(self, components: int) -> tuple[Pca, dict[str, Any]]:
         """PCA of the pixels, and what it cost when it was made."""
-        components = min(components, self.train.shape[1])
+        assert 0 < components <= self.rank
         key = Cache.key("pca", self.data_key, components, self.where)
-        kept = self.cache.arrays("pca", key)
+        pixels = self.train.shape[1]
+        shapes: dict[str, Shape] = {
+            "mean": (pixels,),
+            "axes": (components, pixels),
+            "variance_ratio": (components,),
+        }
+        kept = self.cache.arrays("pca", key, shapes)
         with self.stages.stage("pca", None, "cache", f"{components} components") as record:
             if kept is None:
                 pca, record.backend, note = self.backends.run("pca", self.train, components)
@@ -131,7 +161,7 @@ class Methods:
         if item.embedding.dim == 2:
             how, test, train = "itself", item.test, item.train
         else:
-            components = min(2, item.embedding.dim)
+            components = min(2, item.embedding.dim, len(self.train) - 1)
             if item.embedding.method == "raw":
                 pca = self.pixel_pca(components)
             else:
@@ -140,8 +170,7 @@ class Methods:
             test = self._project(pca, item.test, components)
             train = self._project(pca, item.train, components)
         host = [self.backends.to_host(part).astype(np.float32) for part in (test, train)]
-        if host[0].shape[1] == 1:
-            host = [np.concatenate([part, np.zeros_like(part)], 1) for part in host]
+        host = [np.pad(part, ((0, 0), (0, 2 - part.shape[1]))) for part in host]
         return how, host[0][rows], host[1][train_rows]
 
     def _project(self, pca: Pca, rows: Any, components: int) -> Any:
@@ -169,7 +198,13 @@ class Methods:
         return Item(embedding, train, test, key)
 
     def _pca_items(self) -> Iterator[Item]:
-        dims = [dim for dim in self.dims if dim <= self.train.shape[1]]
+        images, pixels = self.train.shape
+        dims = [dim for dim in self.dims if dim <= self.rank]
+        for dim in self.dims[len(dims) :]:
+            reason = f"{images} training images of {pixels} pixels have {self.rank} components"
+            self._not_made(f"pca-{dim}", reason)
+        if not dims:
+            return
         pca, made = self._pixel_pca(max(dims))
         parameters = {"solver": "covariance eigenvectors", "fitted_on": "train"}
         for dim in dims:
@@ -186,12 +221,19 @@ class Methods:
             yield item
 
     def _umap_items(self) -> Iterator[Item]:
+        if len(self.train) < FEWEST_FOR_UMAP:
+            for dim in self.dims:
+                self._not_made(f"umap-{dim}", f"{len(self.train)} training images are too few")
+            return
         yield from self._umap("umap", self.train, self.test, self.data_key, self.dims, None)
 
     def _umap_of(self, item: Item) -> Iterator[Item]:
         """UMAP of latents, in the dimensions below the latents' own."""
         dims = tuple(dim for dim in self.dims if dim < item.embedding.dim)
         run = item.embedding.run
+        for dim in self.dims[len(dims) :]:
+            reason = f"only below the {item.embedding.dim} dimensions of the latents"
+            self._not_made(f"vae_umap-{dim}-{run}", reason)
         yield from self._umap("vae_umap", item.train, item.test, item.key, dims, run)
 
     def _umap(
@@ -206,7 +248,11 @@ class Methods:
         k = min(GRAPH_NEIGHBOURS, len(train) - 1)
         wanted = [UmapSettings(dim=dim, n_neighbors=k, seed=self.seed) for dim in dims]
         keys = [Cache.key("umap", source, asdict(one), self.where) for one in wanted]
-        kept = [self.cache.arrays("umap", key) for key in keys]
+        counts = {"train": len(train), "test": len(test)}
+        kept = [
+            self.cache.arrays("umap", key, {name: (n, one.dim) for name, n in counts.items()})
+            for one, key in zip(wanted, keys, strict=True)
+        ]
         missing = [one for one, found in zip(wanted, kept, strict=True) if found is None]
         if missing:
             name = f"{method}-{run}" if run else method
@@ -228,14 +274,15 @@ class Methods:
                 self.cache.keep_arrays("umap", key, arrays)
             else:
                 own, other = self.backends.put(arrays["train"]), self.backends.put(arrays["test"])
+            made = cost_of(arrays)
             parameters = {
                 **asdict(one),
                 "graph": str(arrays["graph"]),
                 "fitted_on": "train",
                 "test": "transform",
-                "threads": "one, so that the seed decides",
+                "threads": THREADS[made["backend"]],
             }
-            yield self._item(method, one.dim, own, other, key, parameters, run, **cost_of(arrays))
+            yield self._item(method, one.dim, own, other, key, parameters, run, **made)
 
     def _white(self, item: Item) -> Item:
         key = Cache.key("white", item.key, self.where)
@@ -251,11 +298,11 @@ class Methods:
         )
 
     def _largest(self, made: dict[str, Item]) -> list[Item]:
-        """The largest PCA and the largest UMAP."""
+        """The largest PCA and the largest UMAP, where they could be made."""
         found = []
         for method in ("pca", "umap"):
             own = [item for item in made.values() if item.embedding.method == method]
-            found.append(max(own, key=lambda item: item.embedding.dim))
+            found += sorted(own, key=lambda item: item.embedding.dim)[-1:]
         return found
 
     def _side_by_side(self, method: str, parts: list[Item], run: str | None) -> Item:

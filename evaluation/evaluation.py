@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.folder import open_data
 from data_pipeline.order import World
 from evaluation.backends.choose import Backends
 from evaluation.cache import Cache
 from evaluation.comparison import Comparison
-from evaluation.results.records import Results, write_results
+from evaluation.results.files import write_results
+from evaluation.results.records import Results
 from evaluation.runs import check_runs, encode_runs, read_splits
 from evaluation.settings import EvaluateConfig
 from evaluation.stages import Stages
@@ -64,12 +65,17 @@ def evaluate(
     for warning in warnings:
         tell(f"warning: {warning}")
     out = config.out or Path("eval") / data.manifest.name
-    cache = Cache(config.cache or out.parent / ".cache", fresh=config.fresh)
+    keep = config.cache or out.parent / ".cache"
     splits = read_splits(data)
     # Before anything is encoded: a GPU that was asked for and is missing should cost no time,
     # and should end every process, so that none waits for the first one.
     here = world.rank == 0 or config.backend == "cuml"
     backends = Backends(config.backend if here else "cpu", tell=tell)
+    # Before anything is computed, and on every process.
+    for flag, folder in (("--out", out), ("--cache", keep)):
+        with files_of_user(f"{flag} {folder}: cannot be written", "name another folder"):
+            folder.mkdir(parents=True, exist_ok=True)
+    cache = Cache(keep, fresh=config.fresh, tell=tell)
     stages = backends.stages() if world.rank == 0 else Stages()
     encoded, failed = encode_runs(config, splits, data, cache, stages, world, device, wait)
     if world.rank:
@@ -90,7 +96,6 @@ def evaluate(
         runs=[info for info, _, _ in encoded],
         failed=failed,
     )
-    out.mkdir(parents=True, exist_ok=True)
     Comparison(config, results, splits, backends, stages, cache, out).carry_out(encoded)
     results.backend = backends.describe()
     results.stages = stages.done

@@ -45,5 +45,5 @@ class Latents:
 
 
 def file_name(text: str) -> str:
-    """A run's name as a part of a file's name."""
-    return re.sub(r"[^\w.+=@-]+", "_", text) or "run"
+    """A run's name as a part of a file's name, short enough for any file system."""
+    return re.sub(r"[^\w.+=@-]+", "_", text)[:80] or "run"

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
 from data_pipeline.order import World
-from evaluation.cache import Cache
+from evaluation.cache import Cache, Shape, check_array
 from evaluation.encode import Images, describe_run, encode_part, join_parts
 from evaluation.files import read_arrays, write_arrays
 from evaluation.items import file_name
@@ -33,9 +34,19 @@ def read_splits(data: DataFolder) -> dict[str, Images]:
         for name in ("images", "labels", "index")
     )
     order = np.argsort(index, kind="stable")
+    if not len(images):
+        raise UserError(f"{data.path}: has no training images")
     if "test" not in data.manifest.splits:
         raise UserError(f"{data.path}: has no split 'test' to score on")
     test = data.arrays("test")
+    if not len(test.images):
+        raise UserError(f"{data.path}: its split 'test' is empty, so there is nothing to score on")
+    highest, classes = max(labels.max(), test.labels.max()), len(data.manifest.classes)
+    if highest >= classes:
+        raise UserError(
+            f"{data.path}: has a label {highest}, its manifest names {classes} classes only;"
+            " prepare it again"
+        )
     return {
         "train": Images(images[order], labels[order], index[order]),
         "test": Images(test.images, test.labels, test.index),
@@ -85,15 +96,16 @@ def encode_runs(
     encoded: list[Encoded] = []
     failed: list[Failure] = []
     names: set[str] = set()
+    # Latents of the CPU and of a GPU differ in the last digits; those of two GPUs do not: the
+    # ranks, each with a device of its own, must name their parts alike.
+    kind = torch.device(device).type
     for number, path in enumerate(config.runs):
         run, complaint, key, latents = None, None, "", None
         try:
             run = load_run(path, device, config.which)
             settings = [config.seed, config.nll_samples, config.nll_images]
-            key = Cache.key(
-                "latents", run.content_hash, data.manifest.fingerprint, *settings, device
-            )
-            latents = cache.arrays("latents", key)
+            key = Cache.key("latents", run.content_hash, data.manifest.fingerprint, *settings, kind)
+            latents = cache.arrays("latents", key, _shapes(run, splits))
         except Exception as error:
             complaint = _complaint(error)
         wait()  # the same answer from the cache on every process, before anyone adds to it
@@ -117,17 +129,19 @@ def encode_runs(
                 except Exception as error:
                     complaint = _complaint(error)
             wait()
-            if world.rank == 0 and complaint is None and latents is None:
+            if world.rank == 0 and complaint is None and run is not None and latents is None:
                 try:
                     latents = join_parts([read_arrays(part) for part in parts])
+                    for name, shape in _shapes(run, splits).items():
+                        check_array(latents.get(name), shape, f"{path}: {name} of its latents")
                 except Exception as error:
-                    complaint = f"a process failed to encode its part ({_complaint(error)})"
+                    complaint = _complaint(error)
             record.note = complaint
         if latents is not None and not kept:
             latents |= cost_arrays(record)
             try:
                 cache.keep_arrays("latents", key, latents)
-            except OSError as error:  # raised, it would leave the other processes waiting
+            except UserError as error:  # raised, it would leave the other processes waiting
                 complaint = _complaint(error)
         wait()
         if run is not None:
@@ -151,6 +165,16 @@ def encode_runs(
     return encoded, failed
 
 
+def _shapes(run: Run, splits: dict[str, Images]) -> dict[str, Shape]:
+    """What latents must look like."""
+    size = run.objective.model.latent_size
+    return {
+        f"{split}/{name}": (len(held.images), size)
+        for split, held in splits.items()
+        for name in ("mu", "logvar")
+    }
+
+
 def _unique(name: str, taken: set[str]) -> str:
     candidate, number = name, 2
     while candidate in taken:
@@ -162,7 +186,7 @@ def _unique(name: str, taken: set[str]) -> str:
 def _complaint(error: BaseException) -> str:
     """One line; for what is not the user's doing, with the place in the code."""
     text = " ".join(str(error).split())[:300]
-    if isinstance(error, ValueError):
+    if isinstance(error, UserError):
         return text
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})"

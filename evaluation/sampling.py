@@ -10,6 +10,30 @@ import numpy as np
 from data_pipeline.errors import UserError
 from data_pipeline.order import derive_seed
 
+# What a figure can be at the least and at the most, where that is bounded.
+RANGES = {
+    **dict.fromkeys(
+        (
+            "knn_test_accuracy",
+            "knn_cv_accuracy",
+            "knn_all_test_accuracy",
+            "knn_macro_auc",
+            "linear_probe_accuracy",
+            "trustworthiness",
+            "continuity",
+            "kmeans_nmi",
+            "explained_variance",
+        ),
+        (0.0, 1.0),
+    ),
+    **dict.fromkeys(("silhouette", "ssim", "ssim11"), (-1.0, 1.0)),
+    **dict.fromkeys(
+        ("knn_log_loss", "kl", "kl_by_latent", "mse", "gap", "active_units", "aggregate_distance"),
+        (0.0, math.inf),
+    ),
+    "kmeans_ari": (-0.5, 1.0),
+}
+
 
 def stratified_rows(labels: np.ndarray, per_class: int, seed: int, repeat: int = 0) -> np.ndarray:
     """Rows of a sample with `per_class` rows of each class, ascending.
@@ -21,16 +45,18 @@ def stratified_rows(labels: np.ndarray, per_class: int, seed: int, repeat: int =
     ValueError
         If a class has fewer rows.
     """
-    counts = np.bincount(labels)
-    if counts[counts > 0].min() < per_class:
-        raise UserError(
-            f"{per_class} labels a class: the rarest class has {counts[counts > 0].min()} only"
-        )
+    if rarest(labels) < per_class:
+        raise UserError(f"{per_class} labels a class: the rarest class has {rarest(labels)} only")
     rng = np.random.Generator(np.random.Philox(key=derive_seed(seed, "labels", repeat)))
     rows = [
         rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)
     ]
     return np.sort(np.concatenate(rows))
+
+
+def rarest(labels: np.ndarray) -> int:
+    """Images of the rarest class that has any."""
+    return int(np.unique(labels, return_counts=True)[1].min())
 
 
 def rows_of(count: int, wanted: int, seed: int, purpose: str) -> np.ndarray:
@@ -48,8 +74,19 @@ def folds(labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     return StratifiedKFold(5, shuffle=True, random_state=42).split(np.zeros(len(labels)), labels)
 
 
-def interval(values: Sequence[float]) -> dict[str, float | int | list[float] | None]:
-    """Mean, standard deviation and the bounds of the 95 % t interval of the mean."""
+def interval(
+    values: Sequence[float], metric: str | None = None
+) -> dict[str, float | int | list[float] | None]:
+    """Mean, standard deviation and the bounds of the 95 % t interval of the mean.
+
+    Parameters
+    ----------
+    values : sequence of float
+    metric : str, optional
+        Name of the figure. The interval is cut at the bounds of what the figure can be
+        (`RANGES`): the true mean lies within them, so that the part that is kept covers it as
+        often as the whole.
+    """
     from scipy.stats import t
 
     n = len(values)
@@ -58,11 +95,12 @@ def interval(values: Sequence[float]) -> dict[str, float | int | list[float] | N
         return {"value": mean, "repeats": n, "values": list(values)}
     std = float(np.std(values, ddof=1))
     half = float(t.ppf(0.975, n - 1)) * std / math.sqrt(n)
+    low, high = RANGES.get(metric or "", (-math.inf, math.inf))
     return {
         "value": mean,
         "repeats": n,
         "std": std,
-        "ci_low": mean - half,
-        "ci_high": mean + half,
+        "ci_low": max(mean - half, low),
+        "ci_high": min(mean + half, high),
         "values": list(values),
     }

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from evaluation.evaluation import EvaluateConfig, evaluate
 from evaluation.items import TITLES
-from evaluation.results.records import Results, leaderboard
+from evaluation.results.blanks import blanks, not_made
+from evaluation.results.leaderboard import leaderboard
+from evaluation.results.records import Results
 from evaluation.results.seeds import over_seeds
 from launch.cli import guard
 from launch.config import parse
@@ -25,6 +27,9 @@ DESCRIPTION = """Compare PCA, UMAP and trained VAEs by how much their embeddings
 
 Under torchrun or accelerate launch the processes share the encoding. A run that cannot be read is
 left out and listed at the end; the exit code is then 1, and all the others are in the report."""
+
+
+SHOWN = ("knn_test_accuracy", "interval", "trustworthiness", "ssim", "elbo")  # by the table
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -94,6 +99,7 @@ def summary(results: Results) -> dict[str, object]:
         "leaderboard": leaderboard(results),
         "over_seeds": [dataclasses.asdict(row) for row in over_seeds(results)],
         "failed": [dataclasses.asdict(failure) for failure in results.failed],
+        "not_made": [dataclasses.asdict(one) for one in results.not_made],
     }
 
 
@@ -117,8 +123,9 @@ def print_table(results: Results) -> None:
         "ELBO",
     ):
         table.add_column(column, justify="left" if column == "embedding" else "right")
-    for line in leaderboard(results):
-        bounds = "" if line["ci_low"] is None else f"{(line['ci_high'] - line['ci_low']) / 2:.4f}"
+    board = leaderboard(results)
+    for line in board:
+        bounds = "–" if line["ci_low"] is None else f"{(line['ci_high'] - line['ci_low']) / 2:.4f}"
         table.add_row(
             line["title"],
             _figure(line["knn_test_accuracy"], 4),
@@ -129,6 +136,8 @@ def print_table(results: Results) -> None:
             _figure(line["elbo"], 2),
         )
     console.print(table)
+    for reason in not_made(results) + blanks(board, SHOWN):
+        console.print(f"–  {reason}", markup=False, soft_wrap=True)
     for row in over_seeds(results):
         if (row.metric, row.weights, row.k) == ("knn_test_accuracy", "uniform", 10):
             half = ((row.ci_high or 0.0) - (row.ci_low or 0.0)) / 2
@@ -143,7 +152,7 @@ def print_table(results: Results) -> None:
 
 
 def _figure(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _silent(line: str) -> None:

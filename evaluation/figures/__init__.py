@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evaluation.figures.pictures import pictures
 from evaluation.figures.style import DARK, LIGHT, Picture, Theme, pixels, png
+from evaluation.files import write_bytes
 from evaluation.results.folder import Folder
 
 __all__ = ["DARK", "LIGHT", "Picture", "Theme", "pictures", "pixels", "png", "write_figures"]
@@ -25,12 +26,9 @@ def write_figures(out_dir: Path) -> list[Path]:
         The pictures, in the order of the report. A picture whose arrays are missing is left out.
     """
     target = Path(out_dir) / "figures"
-    target.mkdir(parents=True, exist_ok=True)
     written = []
     for picture in pictures(Folder(Path(out_dir))):
         path = target / f"{picture.name}.png"
-        beside = path.with_name(f".{path.name}")
-        beside.write_bytes(png(picture.draw(LIGHT)))
-        beside.replace(path)
+        write_bytes(path, png(picture.draw(LIGHT)))
         written.append(path)
     return written

@@ -145,17 +145,22 @@ def training(folder: Folder) -> Iterator[Picture]:
 
 
 def _series(run: str, split: str, records: list[dict[str, Any]]) -> list[charts.Series]:
-    own = [record for record in records if record.get("split") == split]
-    own = [record for record in own if isinstance(record.get("epoch"), int | float)]
+    own = [
+        record for record in records if record.get("split") == split and _is_number(record, "epoch")
+    ]
     if not own:
         return []
     values = {}
     for key, _ in _QUANTITIES:
-        if any(record.get(key) is not None for record in own):
+        if any(_is_number(record, key) for record in own):
             values[key] = np.array(
-                [np.nan if record.get(key) is None else record[key] for record in own], dtype=float
+                [record[key] if _is_number(record, key) else np.nan for record in own], dtype=float
             )
     return [charts.Series(run, split, np.array([record["epoch"] for record in own]), values)]
+
+
+def _is_number(record: dict[str, Any], key: str) -> bool:
+    return isinstance(record.get(key), int | float)
 
 
 def _runs(folder: Folder) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.results.blanks import blank
 from evaluation.sampling import rows_of
 
 ACTIVE = 0.01  # Burda et al. (2016): a unit is active where Var[mu] exceeds this
@@ -54,11 +55,24 @@ def sliced_distance(z: np.ndarray, rng: np.random.Generator, directions: int = 6
 
 
 def pairs_of(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of pairs of test images, of different classes where there are labels."""
+    """Rows of pairs of test images, of different classes where several have labels."""
     rng = np.random.default_rng(seed)
     first, second = rng.integers(0, len(labels), (2, 4 * PAIRS))
-    differ = (labels[first] != labels[second]) if (labels >= 0).all() else first != second
+    differ = first != second
+    if _several_classes(labels):
+        differ = (labels[first] != labels[second]) & (
+            np.minimum(labels[first], labels[second]) >= 0
+        )
     return first[differ][:PAIRS], second[differ][:PAIRS]
+
+
+def _several_classes(labels: np.ndarray) -> bool:
+    return len(np.unique(labels[labels >= 0])) > 1
+
+
+def _lines_note(count: int, labels: np.ndarray) -> str:
+    between = "classes" if _several_classes(labels) else "test images"
+    return f"{count} lines between {between}"
 
 
 def lines(points: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -83,6 +97,8 @@ def emptiness(
     own = index.kneighbors(test[rows_of(len(test), 2000, seed, "gap")])[0][:, 0]
     first, second = pairs_of(labels, seed)
     if not len(first) or not np.median(own) > 0:
+        reason = "test images lie on training images" if len(first) else "no pairs of test images"
+        yield blank("gap", reason, split="test")
         return
     along = lines(test, first, second)
     distance = index.kneighbors(along.reshape(-1, train.shape[1]))[0].reshape(len(first), STEPS)
@@ -92,7 +108,7 @@ def emptiness(
         "seed": seed,
         "value": float(np.median(distance.max(1)) / np.median(own)),
         "backend": "cpu",
-        "note": f"{len(first)} lines between classes",
+        "note": _lines_note(len(first), labels),
     }
 
 
@@ -108,12 +124,14 @@ def smoothness(
     first, second = pairs_of(labels, seed)
     first, second = first[:100], second[:100]
     if not len(first):
+        for metric in ("interpolation_length", "interpolation_jump"):
+            yield blank(metric, "no pairs of test images", split="test")
         return
     along = lines(mu, first, second)
     images = decode(along.reshape(-1, mu.shape[1])).reshape(len(first), STEPS, -1)
     step = np.linalg.norm(np.diff(images, axis=1), axis=2)
     ends = np.linalg.norm(images[:, -1] - images[:, 0], axis=1).clip(min=1e-12)
-    common = {"split": "test", "seed": seed, "note": f"{len(first)} lines between classes"}
+    common = {"split": "test", "seed": seed, "note": _lines_note(len(first), labels)}
     yield {
         "metric": "interpolation_length",
         "value": float(np.median(step.sum(1) / ends)),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
 
 from evaluation.backends.choose import Backends
-from evaluation.backends.voting import Neighbours
+from evaluation.backends.voting import WEIGHTS, Neighbours
 from evaluation.measures.protocol import (
     LABELS_PER_CLASS,
     NEIGHBOURS,
@@ -16,7 +17,21 @@ from evaluation.measures.protocol import (
     Protocol,
     test_labels_of,
 )
-from evaluation.sampling import folds, interval, rows_of, stratified_rows
+from evaluation.results.blanks import blank
+from evaluation.sampling import folds, interval, rarest, rows_of, stratified_rows
+
+# Figures that need labels; the first two in every protocol, the others in ``full``.
+BY_LABEL = (
+    "knn_test_accuracy",
+    "knn_cv_accuracy",
+    "knn_all_test_accuracy",
+    "knn_log_loss",
+    "knn_macro_auc",
+    "linear_probe_accuracy",
+    "silhouette",
+    "kmeans_nmi",
+    "kmeans_ari",
+)
 
 
 class Measure:
@@ -41,13 +56,18 @@ class Measure:
     def figures(self, points: Points) -> Iterator[dict[str, Any]]:
         """Fields of one `Row` after another."""
         yield from self._neighbourhoods(points)
-        if not points.labelled:
+        missing = points.known.missing
+        if missing is not None:
+            by_label = BY_LABEL if self.protocol.more else BY_LABEL[:2]
+            yield from (blank(metric, missing) for metric in by_label)
             return
-        yield from self.knn_figures(points)
+        figures = [self.knn_figures(points)]
         if self.protocol.more:
-            yield from self._all_labels(points)
-            yield from self._linear_probe(points)
-            yield from self._clusters(points)
+            figures += [self._all_labels(points), self._linear_probe(points)]
+            figures += [self._clusters(points)]
+        for figure in chain.from_iterable(figures):
+            note = "; ".join(filter(None, [figure.get("note"), points.known.note]))
+            yield {**figure, "note": note or None}
 
     def knn_figures(self, points: Points) -> Iterator[dict[str, Any]]:
         """The 2018 article's two tables: the test figure by k, and the cross-validated grid."""
@@ -55,21 +75,34 @@ class Measure:
         yield from self._grid(points)
 
     def confusion(self, points: Points, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Confusion matrix and predictions of the test figure's first repeat."""
-        found = self._fit_sample(points, 0).predictions([k], "uniform")[0]
+        """The test figure's first repeat.
+
+        Returns
+        -------
+        matrix, predicted : numpy.ndarray
+            (classes, classes), of the test images with a known label; and the class of every
+            test image by KNN.
+        """
+        known = points.known
+        found = self._fit_sample(points, points.test, 0).predictions([k], "uniform")[0]
+        predicted = known.codes[found]
         matrix = np.zeros((points.classes, points.classes), np.int64)
-        np.add.at(matrix, (points.test_labels, found), 1)
-        return matrix, found
+        truth = points.test_labels[known.test_rows]
+        np.add.at(matrix, (truth, predicted[known.test_rows]), 1)
+        return matrix, predicted
 
     def _neighbourhoods(self, points: Points) -> Iterator[dict[str, Any]]:
         embedded = self.backends.take(points.test, self.reference_rows)
         k = min(10, (len(self.reference_rows) - 1) // 2 - 1)
-        if k < 1:
-            return
         both: dict[str, tuple[Any, Any]] = {"trustworthiness": (self.reference, embedded)}
         if self.protocol.more:
             both["continuity"] = (embedded, self.reference)
         for metric, (rows, shown) in both.items():
+            if k < 1:
+                yield blank(
+                    metric, f"{len(embedded)} test images have no neighbourhoods to compare"
+                )
+                continue
             value, backend, note = self.backends.run("trustworthiness", rows, shown, k)
             sample = f"{len(embedded)} test images"
             yield {
@@ -100,64 +133,69 @@ class Measure:
         host, k = self.backends.to_host, NEIGHBOURS[-1]
         return Neighbours(host(rows), labels, host(queries), k=k, classes=classes, find=find)
 
+    def _known(self, points: Points) -> tuple[Any, Any]:
+        """Training and test rows with a label that can be used."""
+        known = points.known
+        return tuple(
+            part if len(rows) == len(part) else self.backends.take(part, rows)
+            for part, rows in (
+                (points.train, known.train_rows),
+                (points.test, known.test_rows),
+            )
+        )
+
     def _fit_sample(
-        self, points: Points, repeat: int, record: dict[str, Any] | None = None
+        self, points: Points, queries: Any, repeat: int, record: dict[str, Any] | None = None
     ) -> Neighbours:
         """Fit on the labels of the test figure."""
-        rows = stratified_rows(
-            points.train_labels, test_labels_of(points.train_labels), self.protocol.seed, repeat
-        )
-        labels = points.train_labels[rows]
-        sample = self.backends.take(points.train, rows)
-        return self._fit(sample, labels, points.test, points.classes, record)
+        known = points.known
+        rows = stratified_rows(known.train, test_labels_of(known.train), self.protocol.seed, repeat)
+        sample = self.backends.take(points.train, known.train_rows[rows])
+        return self._fit(sample, known.train[rows], queries, known.classes, record)
 
     def _test_figure(self, points: Points) -> Iterator[dict[str, Any]]:
-        record: dict[str, Any] = {}
+        known, record = points.known, dict[str, Any]()
+        _, queries = self._known(points)
         by_cell: dict[tuple[str, int], list[float]] = {}
-        per_class = test_labels_of(points.train_labels)
-        for repeat in _repeats(self.protocol.repeats, per_class, points.train_labels):
-            fitted = self._fit_sample(points, repeat, record)
+        per_class = test_labels_of(known.train)
+        for repeat in _repeats(self.protocol.repeats, per_class, known.train):
+            fitted = self._fit_sample(points, queries, repeat, record)
             ks = [k for k in NEIGHBOURS if k <= fitted.k]
-            for weights in ("uniform", "distance"):
+            for weights in WEIGHTS:
                 for k, predicted in zip(ks, fitted.predictions(ks, weights), strict=True):
-                    accuracy = float((predicted == points.test_labels).mean())
+                    accuracy = float((predicted == known.test).mean())
                     by_cell.setdefault((weights, k), []).append(accuracy)
+        common = {"split": "test", "labels_per_class": per_class, "seed": self.protocol.seed}
         for (weights, k), values in by_cell.items():
-            yield {
-                "metric": "knn_test_accuracy",
-                "split": "test",
-                "k": k,
-                "weights": weights,
-                "labels_per_class": per_class,
-                "seed": self.protocol.seed,
-                **record,
-                **interval(values),
-            }
+            figure = {"metric": "knn_test_accuracy", "k": k, "weights": weights}
+            yield {**figure, **common, **record, **interval(values, "knn_test_accuracy")}
+        yield from _too_few("knn_test_accuracy", known.classes * per_class, WEIGHTS, **common)
 
     def _grid(self, points: Points) -> Iterator[dict[str, Any]]:
-        record: dict[str, Any] = {}
-        rarest = int(np.bincount(points.train_labels).min())
-        for per_class in (n for n in LABELS_PER_CLASS if n <= rarest):
+        known, record = points.known, dict[str, Any]()
+        most = rarest(known.train)
+        for per_class in LABELS_PER_CLASS:
+            common = {
+                "split": "train",
+                "labels_per_class": per_class,
+                "folds": 5,
+                "seed": self.protocol.seed,
+            }
+            if per_class > most:
+                reason = f"the rarest class has {most} labelled training images"
+                yield blank("knn_cv_accuracy", reason, **common)
+                continue
             by_cell: dict[tuple[str, int], list[float]] = {}
-            for repeat in _repeats(self.protocol.cv_repeats, per_class, points.train_labels):
-                rows = stratified_rows(points.train_labels, per_class, self.protocol.seed, repeat)
-                sample = self.backends.take(points.train, rows)
+            for repeat in _repeats(self.protocol.cv_repeats, per_class, known.train):
+                rows = stratified_rows(known.train, per_class, self.protocol.seed, repeat)
+                sample = self.backends.take(points.train, known.train_rows[rows])
                 for cell, value in self._cross_validate(
-                    sample, points.train_labels[rows], points.classes, record
+                    sample, known.train[rows], known.classes, record
                 ).items():
                     by_cell.setdefault(cell, []).append(value)
             for (weights, k), values in by_cell.items():
-                yield {
-                    "metric": "knn_cv_accuracy",
-                    "split": "train",
-                    "labels_per_class": per_class,
-                    "k": k,
-                    "weights": weights,
-                    "folds": 5,
-                    "seed": self.protocol.seed,
-                    **record,
-                    **interval(values),
-                }
+                figure = {"metric": "knn_cv_accuracy", "k": k, "weights": weights}
+                yield {**figure, **common, **record, **interval(values, "knn_cv_accuracy")}
 
     def _cross_validate(
         self, rows: Any, labels: np.ndarray, classes: int, record: dict[str, Any]
@@ -181,35 +219,41 @@ class Measure:
     def _all_labels(self, points: Points) -> Iterator[dict[str, Any]]:
         from sklearn.metrics import log_loss, roc_auc_score
 
-        record: dict[str, Any] = {}
-        fitted = self._fit(points.train, points.train_labels, points.test, points.classes, record)
+        known, record = points.known, dict[str, Any]()
+        truth, classes = known.test, known.classes
+        train, test = self._known(points)
+        fitted = self._fit(train, known.train, test, classes, record)
         ks = [k for k in NEIGHBOURS if k <= fitted.k]
-        truth, every = points.test_labels, list(range(points.classes))
-        for weights in ("uniform", "distance"):
+        absent = classes - len(np.unique(truth))
+        for weights in WEIGHTS:
             for k, predicted in zip(ks, fitted.predictions(ks, weights), strict=True):
                 common = {"split": "test", "k": k, "weights": weights, **record}
                 accuracy = float((predicted == truth).mean())
                 yield {"metric": "knn_all_test_accuracy", "value": accuracy, **common}
                 # One vote for each class keeps the log-loss finite (Laplace's rule).
-                smoothed = (fitted.probabilities(k, weights) * k + 1) / (k + points.classes)
-                loss = float(log_loss(truth, smoothed, labels=every))
+                smoothed = (fitted.probabilities(k, weights) * k + 1) / (k + classes)
+                loss = float(log_loss(truth, smoothed, labels=list(range(classes))))
                 yield {"metric": "knn_log_loss", "value": loss, "unit": "nats", **common}
-                if len(np.unique(truth)) == points.classes:
+                if not absent:
                     auc = _macro_auc(roc_auc_score, truth, smoothed)
                     yield {"metric": "knn_macro_auc", "value": auc, **common}
+        if absent:
+            yield blank("knn_macro_auc", f"{absent} classes have no test images", split="test")
+        yield from _too_few("knn_all_test_accuracy", len(known.train), WEIGHTS, split="test")
 
     def _linear_probe(self, points: Points) -> Iterator[dict[str, Any]]:
         from sklearn.linear_model import LogisticRegression
 
-        (train, test), backend, note = self.backends.run("standardise", points.train, points.test)
+        known = points.known
+        (train, test), backend, note = self.backends.run("standardise", *self._known(points))
         train, test = self.backends.to_host(train), self.backends.to_host(test)
-        per_class = test_labels_of(points.train_labels)
+        per_class = test_labels_of(known.train)
         values = []
-        for repeat in _repeats(self.protocol.repeats, per_class, points.train_labels):
-            rows = stratified_rows(points.train_labels, per_class, self.protocol.seed, repeat)
+        for repeat in _repeats(self.protocol.repeats, per_class, known.train):
+            rows = stratified_rows(known.train, per_class, self.protocol.seed, repeat)
             probe = LogisticRegression(max_iter=1000)
-            probe.fit(train[rows], points.train_labels[rows])
-            values.append(float(probe.score(test, points.test_labels)))
+            probe.fit(train[rows], known.train[rows])
+            values.append(float(probe.score(test, known.test)))
         yield {
             "metric": "linear_probe_accuracy",
             "split": "test",
@@ -217,7 +261,7 @@ class Measure:
             "seed": self.protocol.seed,
             "backend": "cpu",
             "note": "; ".join(filter(None, [f"standardised on {backend}", note])),
-            **interval(values),
+            **interval(values, "linear_probe_accuracy"),
         }
 
     def _clusters(self, points: Points) -> Iterator[dict[str, Any]]:
@@ -228,26 +272,43 @@ class Measure:
             silhouette_score,
         )
 
-        rows = rows_of(len(points.test), 5000, self.protocol.seed, "silhouette")
-        test = self.backends.to_host(points.test)
-        shown, truth = test[rows], points.test_labels[rows]
+        known = points.known
+        test = self.backends.to_host(self._known(points)[1])
+        rows = rows_of(len(test), 5000, self.protocol.seed, "silhouette")
+        shown, truth = test[rows], known.test[rows]
         common = {"split": "test", "backend": "cpu", "seed": self.protocol.seed}
-        if len(np.unique(truth)) > 1:
+        if 1 < len(np.unique(truth)) < len(truth):
             value = float(silhouette_score(shown, truth))
             yield {"metric": "silhouette", "value": value, "note": f"{len(rows)} images", **common}
-        nmi, ari = [], []
+        else:
+            reason = f"{len(truth)} test images of {len(np.unique(truth))} classes"
+            yield blank("silhouette", reason, **common)
+        scores: dict[str, list[float]] = {"kmeans_nmi": [], "kmeans_ari": []}
+        if len(test) < known.classes:
+            reason = f"{len(test)} test images make no {known.classes} clusters"
+            yield from (blank(metric, reason, **common) for metric in scores)
+            return
         for repeat in range(self.protocol.repeats):
-            found = KMeans(points.classes, n_init=4, random_state=self.protocol.seed + repeat)
+            found = KMeans(known.classes, n_init=4, random_state=self.protocol.seed + repeat)
             cluster = found.fit_predict(test)
-            nmi.append(float(normalized_mutual_info_score(points.test_labels, cluster)))
-            ari.append(float(adjusted_rand_score(points.test_labels, cluster)))
-        yield {"metric": "kmeans_nmi", **common, **interval(nmi)}
-        yield {"metric": "kmeans_ari", **common, **interval(ari)}
+            scores["kmeans_nmi"].append(float(normalized_mutual_info_score(known.test, cluster)))
+            scores["kmeans_ari"].append(float(adjusted_rand_score(known.test, cluster)))
+        for metric, values in scores.items():
+            yield {"metric": metric, **common, **interval(values, metric)}
+
+
+def _too_few(
+    metric: str, labels: int, weights: Sequence[str], **settings: Any
+) -> Iterator[dict[str, Any]]:
+    """The cells of numbers of neighbours that there are not."""
+    for one, k in product(weights, (k for k in NEIGHBOURS if k > labels)):
+        reason = f"{labels} labelled training images are fewer than {k} neighbours"
+        yield blank(metric, reason, k=k, weights=one, **settings)
 
 
 def _repeats(wanted: int, per_class: int, labels: np.ndarray) -> range:
     """Samples to repeat a figure over: one where a sample is the whole set, so all are the same."""
-    return range(1 if per_class >= np.bincount(labels).max() else wanted)
+    return range(1 if per_class * len(np.unique(labels)) >= len(labels) else wanted)
 
 
 def _macro_auc(score: Any, truth: np.ndarray, probabilities: np.ndarray) -> float:

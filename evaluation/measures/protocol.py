@@ -13,11 +13,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from evaluation.sampling import rows_of
+from evaluation.sampling import rarest, rows_of
 
 PROTOCOLS = ("quick", "article2018", "full")
 LABELS_PER_CLASS = (50, 100, 500, 1000, 3000)
@@ -71,7 +72,10 @@ def make_protocol(name: str, seed: int, repeats: int) -> Protocol:
 
 @dataclass
 class Points:
-    """An embedding to measure, on the device or the host, with the labels of its rows."""
+    """An embedding to measure, on the device or the host, with the labels of its rows.
+
+    A label below 0 is no class.
+    """
 
     train: Any
     test: Any
@@ -79,17 +83,79 @@ class Points:
     test_labels: np.ndarray
     classes: int
 
+    @cached_property
+    def known(self) -> Known:
+        """The labels that can be used."""
+        return known_labels(self.train_labels, self.test_labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """Labels of the classes that have labelled training images.
+
+    Attributes
+    ----------
+    codes : numpy.ndarray
+        (c,), int64: these classes, ascending.
+    train_rows, test_rows : numpy.ndarray
+        Rows with such a label.
+    train, test : numpy.ndarray
+        Labels of these rows as places in `codes`, 0 to c - 1.
+    note : str or None
+        Which images were not used.
+    missing : str or None
+        Why nothing can be measured by these labels.
+    """
+
+    codes: np.ndarray
+    train_rows: np.ndarray
+    test_rows: np.ndarray
+    train: np.ndarray
+    test: np.ndarray
+    note: str | None
+    missing: str | None
+
     @property
-    def labelled(self) -> bool:
-        """Whether every row has a label."""
-        return self.classes > 1 and bool(
-            (self.train_labels >= 0).all() and (self.test_labels >= 0).all()
-        )
+    def classes(self) -> int:
+        """Classes with labelled training images."""
+        return len(self.codes)
+
+
+def known_labels(train: np.ndarray, test: np.ndarray) -> Known:
+    """Find the labels that can be used: a class without training images cannot be predicted."""
+    train_rows = np.flatnonzero(train >= 0)
+    codes, own = np.unique(train[train_rows], return_inverse=True)
+    test_rows = np.flatnonzero(np.isin(test, codes))
+    unlabelled = len(train) - len(train_rows), int((test < 0).sum())
+    strange = np.unique(test[(test >= 0) & ~np.isin(test, codes)])
+    notes = []
+    if any(unlabelled):
+        notes.append(f"{unlabelled[0]} training and {unlabelled[1]} test images without a label")
+    if len(strange):
+        count = int(np.isin(test, strange).sum())
+        numbers = ", ".join(map(str, strange[:5])) + (", ..." if len(strange) > 5 else "")
+        notes.append(f"{count} test images of classes without training images ({numbers})")
+    missing = None
+    if not len(train_rows):
+        missing = "no training image has a label"
+    elif len(codes) < 2:
+        missing = "all labelled training images are of one class"
+    elif not len(test_rows):
+        missing = "no test image has a label that training images have"
+    return Known(
+        codes=codes,
+        train_rows=train_rows,
+        test_rows=test_rows,
+        train=own.astype(np.int64),
+        test=np.searchsorted(codes, test[test_rows]),
+        note="not used: " + "; ".join(notes) if notes else None,
+        missing=missing,
+    )
 
 
 def test_labels_of(labels: np.ndarray) -> int:
     """Labels a class of the test figure: 500, or what the rarest class has."""
-    return min(TEST_LABELS, int(np.bincount(labels).min()))
+    return min(TEST_LABELS, rarest(labels))
 
 
 def reference_rows(count: int, seed: int) -> np.ndarray:

@@ -16,15 +16,18 @@ from evaluation.figures import DARK, LIGHT, Picture, pictures, pixels
 from evaluation.files import write_text
 from evaluation.report.explorer import Explorer, explorer
 from evaluation.report.tables import (
+    TEST_COLUMNS,
     headline,
     made,
     reconstruction_table,
     record_table,
     run_table,
+    score_columns,
     seed_table,
     stage_table,
     structure_table,
 )
+from evaluation.results.blanks import blanks, not_made
 from evaluation.results.folder import Folder
 
 __all__ = ["MOST_BYTES", "write_report"]
@@ -65,6 +68,10 @@ def write_report(out_dir: Path) -> Path:
     html = page.render(
         results=results,
         headline=headline(folder),
+        blanks=not_made(results)
+        + blanks(
+            folder.board, [*TEST_COLUMNS, *(name for name, *_ in score_columns(folder.board))]
+        ),
         structure=structure_table(folder),
         reconstruction=reconstruction_table(folder),
         figures=list(_figures(folder)),
@@ -78,7 +85,7 @@ def write_report(out_dir: Path) -> Path:
         css=_text("page.css"),
         js=_text("page.js"),
     )
-    size = len(html.encode())
+    size = len(html.encode("utf-8", "backslashreplace"))
     if size > MOST_BYTES:
         raise UserError(
             f"{out_dir}: the report would take {size / 1e6:.1f} MB, more than "
@@ -143,8 +150,11 @@ def _light(folder: Folder, picture: Picture) -> np.ndarray:
     path = folder.path / "figures" / f"{picture.name}.png"
     if not path.is_file():
         return pixels(picture.draw(LIGHT))
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: damaged picture ({error}); delete it") from error
 
 
 def _inline(picture: np.ndarray) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from data_pipeline.errors import UserError
 from evaluation.figures.style import to_display
-from evaluation.files import read_arrays, write_text
+from evaluation.files import write_bytes, write_text
 from evaluation.results.folder import Folder
+from evaluation.results.layout import read_embedding
 
 _LARGEST_SHEET = 8192  # pixels a side; browsers hold no larger texture
 
@@ -42,7 +44,8 @@ def write_projector(out_dir: Path, log_dir: Path) -> Path:
             f"{out_dir}: no sample of images and embeddings to project; run vae-dist evaluate"
         )
     log_dir = Path(log_dir)
-    log_dir.mkdir(parents=True, exist_ok=True)
+    if not {"sample_position", "sample_labels"} <= folder.artifacts.keys():
+        raise UserError(f"{out_dir}/artifacts.npz: has no sample; run vae-dist evaluate again")
     position = folder.artifacts["sample_position"]
     width, height = _write_sprite(log_dir / "sprite.png", images)
     _write_metadata(folder, log_dir / "metadata.tsv")
@@ -53,8 +56,10 @@ def write_projector(out_dir: Path, log_dir: Path) -> Path:
             continue
         # Names of files are counted: a run's name may hold what a path may not.
         table = f"embedding-{number:03d}.tsv"
-        values = read_arrays(path)["test"][position]
-        np.savetxt(log_dir / table, values, fmt="%.6g", delimiter="\t")
+        values = read_embedding(path, folder.results, item.dim)["test"][position]
+        text = io.StringIO()
+        np.savetxt(text, values, fmt="%.6g", delimiter="\t")
+        write_text(log_dir / table, text.getvalue())
         parts.append(
             f"embeddings {{\n"
             f"  tensor_name: {_quoted(item.title)}\n"
@@ -97,7 +102,9 @@ def _write_sprite(path: Path, images: np.ndarray) -> tuple[int, int]:
         if picture.size != (width, height):
             picture = picture.resize((width, height))
         sheet.paste(picture, (i % side * width, i // side * height))
-    sheet.save(path, optimize=True)
+    packed = io.BytesIO()
+    sheet.save(packed, "PNG", optimize=True)
+    write_bytes(path, packed.getvalue())
     return width, height
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation.items import TITLES
+from evaluation.results.blanks import why_blank
 from evaluation.results.folder import Folder
 from evaluation.results.records import TEST_FIGURE, Results, Row
 from evaluation.results.seeds import over_seeds
@@ -19,6 +20,7 @@ _SCORES = (
     ("kmeans_nmi", "k-means NMI", 3, "agreement of clusters with classes, 0 to 1"),
     ("seconds", "seconds", 1, "to make the embedding"),
 )
+TEST_COLUMNS = ("knn_test_accuracy", "interval")
 _RECORD_COLUMNS = (
     "embedding", "run", "method", "dim", "metric", "value", "ci_low", "ci_high", "repeats",
     "unit", "split", "labels_per_class", "k", "weights", "folds", "index", "seed", "backend",
@@ -34,6 +36,7 @@ class Cell:
     sort: str | float = ""
     note: str = ""
     figure: bool = False
+    hint: str = ""  # why there is no figure
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Table:
 def headline(folder: Folder) -> Table:
     """One line an embedding, the best test accuracy first, with 95 % intervals."""
     board = folder.board
-    columns = [column for column in _SCORES if any(line[column[0]] is not None for line in board)]
+    columns = score_columns(board)
     labels = folder.test_labels
     headings = [("method", ""), ("dimensions", "")]
     tested = any(line["knn_test_accuracy"] is not None for line in board)
@@ -63,10 +66,17 @@ def headline(folder: Folder) -> Table:
         cells = [Cell(line["title"], line["title"], line["embedding"]), number(line["dim"], 0)]
         if tested:
             cells += [_with_interval(line), number(line["k"], 0)]
-        cells += [number(line[key], digits) for key, _, digits, _ in columns]
+        cells += [
+            number(line[key], digits, line["blank"].get(key, "")) for key, _, digits, _ in columns
+        ]
         cells += [Cell(line["backend"], line["backend"])]
         rows.append(cells)
     return Table(headings, rows)
+
+
+def score_columns(board: list[dict[str, Any]]) -> list[tuple[str, str, int, str]]:
+    """Columns of the headline table that have a figure."""
+    return [column for column in _SCORES if any(line[column[0]] is not None for line in board)]
 
 
 # Tables below the headline: heading, explanation, key of a row, and columns as above.
@@ -105,11 +115,11 @@ _LOWER_IS_BETTER = {"knn_log_loss"}
 
 def structure_table(folder: Folder) -> Table:
     """What else was measured of each embedding."""
-    return _pivot(
-        [(item.title, [row for row in folder.results.rows if row.embedding == item.id])
-         for item in folder.results.embeddings],
-        _STRUCTURE,
-    )  # fmt: skip
+    lines = [
+        (item.title, item.method, [row for row in folder.results.rows if row.embedding == item.id])
+        for item in folder.results.embeddings
+    ]
+    return _pivot(folder.results, lines, _STRUCTURE)
 
 
 def reconstruction_table(folder: Folder) -> Table:
@@ -117,36 +127,39 @@ def reconstruction_table(folder: Folder) -> Table:
     lines: dict[tuple[str, int, str | None], list[Row]] = {}
     for row in folder.results.rows:
         lines.setdefault((row.method, row.dim, row.run), []).append(row)
-    return _pivot(
-        [
-            (f"{method.upper()} {dim}" + (f" ({run})" if run else ""), rows)
-            for (method, dim, run), rows in lines.items()
-            if any(row.metric == "ssim" for row in rows)
-        ],
-        _RECONSTRUCTION,
-    )
+    shown = [
+        (f"{method.upper()} {dim}" + (f" ({run})" if run else ""), method, rows)
+        for (method, dim, run), rows in lines.items()
+        if any(row.metric == "ssim" and row.value is not None for row in rows)
+    ]
+    return _pivot(folder.results, shown, _RECONSTRUCTION)
 
 
 def _pivot(
-    lines: list[tuple[str, list[Row]]], columns: tuple[tuple[str, str, int, str], ...]
+    results: Results,
+    lines: list[tuple[str, str, list[Row]]],
+    columns: tuple[tuple[str, str, int, str], ...],
 ) -> Table:
     """One line a subject, one column a metric; of several values of one metric the best."""
     kept = [
         column
         for column in columns
         if any(
-            row.metric == column[0] and row.value is not None for _, rows in lines for row in rows
+            row.metric == column[0] and row.value is not None
+            for _, _, rows in lines
+            for row in rows
         )
     ]
     headings = [("method", ""), *((heading, note) for _, heading, _, note in kept)]
     table = []
-    for title, rows in lines:
+    for title, method, rows in lines:
         cells = [Cell(title, title)]
         for metric, _, digits, _ in kept:
             values = [row for row in rows if row.metric == metric and row.value is not None]
             sign = -1 if metric in _LOWER_IS_BETTER else 1
             best = max(values, key=lambda row: sign * (row.value or 0.0), default=None)
-            cell = number(best.value if best else None, digits)
+            why = "" if best else why_blank(results, metric, method, rows)
+            cell = number(best.value if best else None, digits, why)
             if best is not None and best.k is not None and len(values) > 1:
                 cell = Cell(cell.text, cell.sort, f"k={best.k}", figure=True)
             cells.append(cell)
@@ -172,7 +185,7 @@ def seed_table(results: Results) -> Table:
     headings += [(heading, f"{note}; mean and 95 % interval") for _, heading, _, note in columns]
     table = []
     for (method, dim, runs), shown in groups.items():
-        cells = [Cell(f"{TITLES[method]} {dim}", method), _word(runs)]
+        cells = [Cell(f"{TITLES.get(method, method)} {dim}", method), _word(runs)]
         for metric, _, digits, _ in columns:
             mean = shown.get(metric)
             cell = number(mean.value if mean else None, digits)
@@ -267,17 +280,17 @@ def command(settings: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def number(value: float | int | None, digits: int) -> Cell:
-    """A figure with this many digits; where there is none, a dash that sorts last."""
+def number(value: float | int | None, digits: int, why: str = "") -> Cell:
+    """A figure with this many digits; where there is none, a dash that sorts last, and why."""
     if value is None:
-        return Cell("–", figure=True)
+        return Cell("–", figure=True, hint=why)
     return Cell(f"{value:,.{digits}f}".replace("-", "−"), float(value), figure=True)
 
 
 def _with_interval(line: dict[str, Any]) -> Cell:
     value, low, high = line["knn_test_accuracy"], line["ci_low"], line["ci_high"]
     if value is None:
-        return Cell("–", figure=True)
+        return Cell("–", figure=True, hint=line["blank"]["knn_test_accuracy"])
     note = f"[{low:.4f}, {high:.4f}]" if low is not None and high is not None else ""
     return Cell(f"{value:.4f}", value, note, figure=True)
 

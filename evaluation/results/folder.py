@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.files import read_arrays
-from evaluation.results.records import (
-    TEST_FIGURE,
-    Embedding,
-    Results,
-    Row,
-    leaderboard,
-    read_results,
-)
+from data_pipeline.records import read_json, read_record
+from evaluation.results.files import read_results
+from evaluation.results.layout import read_artifacts, read_labels
+from evaluation.results.leaderboard import leaderboard
+from evaluation.results.records import TEST_FIGURE, Embedding, Results, Row
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ class Folder:
     def artifacts(self) -> dict[str, np.ndarray]:
         """Arrays of ``artifacts.npz``; empty where there is none."""
         path = self.path / "artifacts.npz"
-        return read_arrays(path) if path.is_file() else {}
+        return read_artifacts(path, self.results) if path.is_file() else {}
 
     @cached_property
     def curves(self) -> dict[str, list[dict[str, Any]]]:
@@ -44,14 +39,14 @@ class Folder:
         path = self.path / "curves.json"
         if not path.is_file():
             return {}
-        loaded: dict[str, list[dict[str, Any]]] = json.loads(path.read_text(encoding="utf-8"))
-        return loaded
+        held = read_json(path, fix="run vae-dist evaluate again")
+        return read_record(_Curves, {"runs": held}, str(path)).runs
 
     @cached_property
     def labels(self) -> dict[str, np.ndarray]:
         """Arrays of ``embeddings/labels.npz``; empty where there is none."""
         path = self.path / "embeddings" / "labels.npz"
-        return read_arrays(path) if path.is_file() else {}
+        return read_labels(path, self.results) if path.is_file() else {}
 
     @cached_property
     def board(self) -> list[dict[str, Any]]:
@@ -118,6 +113,13 @@ class Folder:
         """Labels a class that the test figure was fitted on."""
         counts = [row.labels_per_class for row in self.test_rows() if row.labels_per_class]
         return max(counts, default=0)
+
+
+@dataclass
+class _Curves:
+    """``curves.json``, by run."""
+
+    runs: dict[str, list[dict[str, Any]]]
 
 
 def _dim(item: Embedding) -> int:

@@ -46,16 +46,11 @@ A key of a kind may be missing (no runs, no labels): readers take what there is.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from data_pipeline.errors import UserError
-from evaluation.files import write_csv, write_text
 
 SCHEMA = 1
 
@@ -68,7 +63,9 @@ class Row:
     """One figure with the settings that made it.
 
     ``value`` is the mean over ``repeats`` seeds; ``ci_low`` and ``ci_high`` bound its 95 %
-    t interval and ``std`` is the standard deviation over the seeds, all None for one repeat.
+    t interval, cut where the figure cannot be, and ``std`` is the standard deviation over the
+    seeds, all None for one repeat. A figure that could not be measured has the value None and
+    its reason as ``note``.
     """
 
     dataset: str
@@ -149,6 +146,14 @@ class Failure:
 
 
 @dataclass(kw_only=True)
+class NotMade:
+    """An embedding that was asked for and could not be made, and why."""
+
+    embedding: str
+    reason: str
+
+
+@dataclass(kw_only=True)
 class Results:
     """Contents of ``results.json``."""
 
@@ -167,6 +172,7 @@ class Results:
     rows: list[Row] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
+    not_made: list[NotMade] = field(default_factory=list)
     seconds: float | None = None
 
     def find(self, metric: str, **settings: Any) -> list[Row]:
@@ -181,89 +187,6 @@ class Results:
     def as_json(self) -> dict[str, Any]:
         """The object that ``results.json`` holds; NaN and infinity become null."""
         return {"schema": SCHEMA, **_finite(dataclasses.asdict(self))}
-
-
-def write_results(out: Path, results: Results) -> None:
-    """Write ``results.json``, ``results.csv`` and ``leaderboard.csv``, each whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(results.as_json(), indent=1, allow_nan=False)
-    write_text(out / "results.json", text + "\n")
-    columns = [f.name for f in dataclasses.fields(Row) if f.name != "values"]
-    rows = [dataclasses.asdict(row) for row in results.rows]
-    write_csv(out / "results.csv", columns, rows)
-    board = leaderboard(results)
-    write_csv(out / "leaderboard.csv", list(board[0]) if board else ["embedding"], board)
-
-
-def read_results(out: Path) -> Results:
-    """Read ``results.json`` back.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or it is of another schema.
-    """
-    path = out / "results.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: no readable results ({error}); run vae-dist evaluate") from error
-    if raw.pop("schema", None) != SCHEMA:
-        raise UserError(f"{path}: written by another version; run vae-dist evaluate again")
-    lists: dict[str, type] = {
-        "runs": RunInfo,
-        "embeddings": Embedding,
-        "rows": Row,
-        "stages": Stage,
-        "failed": Failure,
-    }
-    for name, kind in lists.items():
-        raw[name] = [kind(**item) for item in raw[name]]
-    return Results(**raw)
-
-
-def leaderboard(results: Results) -> list[dict[str, Any]]:
-    """One line for each embedding, best test accuracy first.
-
-    ``knn_test_accuracy`` is the best over k of the 2018 article's test figure; with a protocol that
-    has no such figure the lines keep their order.
-    """
-    lines = []
-    for item in results.embeddings:
-        own = [row for row in results.rows if row.embedding == item.id]
-        line: dict[str, Any] = {
-            "embedding": item.id,
-            "title": item.title,
-            "method": item.method,
-            "dim": item.dim,
-            "run": item.run,
-        }
-        tests = [
-            row
-            for row in own
-            if (row.metric, row.weights) == (TEST_FIGURE["metric"], TEST_FIGURE["weights"])
-            and row.value is not None
-        ]
-        best = max(tests, key=lambda row: row.value or 0.0, default=None)
-        line["knn_test_accuracy"] = best.value if best else None
-        line["k"] = best.k if best else None
-        line["ci_low"] = best.ci_low if best else None
-        line["ci_high"] = best.ci_high if best else None
-        for metric in ("trustworthiness", "linear_probe_accuracy", "silhouette", "kmeans_nmi"):
-            found = [row.value for row in own if row.metric == metric]
-            line[metric] = found[0] if found else None
-        for metric in ("elbo", "nll", "ssim", "psnr"):
-            found = [
-                row.value
-                for row in results.rows
-                if row.metric == metric and row.run == item.run and row.dim == item.dim
-                if row.method == item.method and row.value is not None
-            ]
-            line[metric] = found[0] if found else None
-        line["seconds"] = item.seconds
-        line["backend"] = item.backend
-        lines.append(line)
-    return sorted(lines, key=lambda line: -(line["knn_test_accuracy"] or 0.0))
 
 
 def _finite(value: Any) -> Any:

@@ -59,7 +59,7 @@ def over_seeds(results: Results) -> list[Row]:
             if len(by_run) == len(names):
                 one = by_run[names[0]]
                 values = [by_run[name].value or 0.0 for name in names]
-                changes: dict[str, Any] = interval(values) | {"run": ", ".join(names)}
+                changes: dict[str, Any] = interval(values, one.metric) | {"run": ", ".join(names)}
                 changes |= dict.fromkeys(
                     ("embedding", "seed", "seconds", "peak_memory_bytes", "note")
                 )

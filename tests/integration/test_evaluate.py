@@ -7,20 +7,28 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.evaluate import BenchEvaluateConfig, bench_evaluate
+from data_pipeline.batch import Arrays
 from data_pipeline.order import World
+from evaluation.encode import encode_part, join_parts
 from evaluation.evaluation import EvaluateConfig, evaluate
 from evaluation.files import read_arrays
-from evaluation.results.records import read_results
+from evaluation.results.files import read_results
 from evaluation.runs import read_splits
 from launch.cli import main as cli
-from tests.data_folders import digits, drawn, written
+from tests.data_folders import ArraySource, digits, drawn, written
 from tests.run_folders import write_run
+from vae_dist.losses import LossConfig
+from vae_dist.models import ModelConfig, build_model
+from vae_dist.objective import Objective
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +198,92 @@ def test_two_processes_encode_the_same_latents(tmp_path, data, runs):
     assert rows[0] == rows[1]
 
 
+def test_ranks_with_devices_of_their_own_find_each_others_parts(tmp_path, data, runs):
+    """As cuda:0 and cuda:1: two threads, two names of devices, one cache."""
+    barrier = threading.Barrier(2, timeout=120)
+    config = EvaluateConfig(
+        runs=(runs[0],), data=data.path, out=tmp_path / "o", methods=("vae",), backend="cpu",
+        repeats=1, report=False,
+    )  # fmt: skip
+
+    def rank(number: int):
+        world, device = World(number, 2), f"cpu:{number}"
+        return evaluate(config, world=world, device=device, wait=barrier.wait)
+
+    with ThreadPoolExecutor(2) as pool:
+        results, nothing = pool.map(rank, range(2))
+    assert nothing is None
+    assert results.failed == []
+    assert [item.id for item in results.embeddings] == ["vae-4-one"]
+
+
+def test_a_conditional_model_is_not_told_the_label(data):
+    """Latents that knew the label could not be scored by how well they predict it."""
+    torch.manual_seed(0)
+    shape = tuple(data.manifest.image_shape)
+    model = ModelConfig(model_type="fc", latent_size=4, conditional=True)
+    objective = Objective(build_model(model, shape, 10), LossConfig())
+    run = SimpleNamespace(objective=objective, image_shape=shape, name="told")
+    splits = read_splits(data)
+    images, labels = splits["test"].images, splits["test"].labels
+    with torch.inference_mode():
+        pixels = torch.from_numpy(images).float() / 255
+        told, _ = objective.model.encode(pixels, torch.from_numpy(labels))
+        plain, _ = objective.model.encode(pixels, None)
+    assert not torch.allclose(told, plain)  # it could be told
+    settings = {"seed": 0, "nll_samples": 0, "nll_images": 1}
+    found = join_parts([encode_part(run, splits, World(), **settings)])
+    assert np.allclose(found["test/mu"], plain)
+
+
+def test_folders_that_cannot_be_written_cost_no_time_and_one_line(tmp_path, data, capsys):
+    (tmp_path / "file").write_text("x")
+    words = ["evaluate", "--data", data.path, "--methods", "pca", "--backend", "cpu"]
+    for flags in (
+        ["--out", str(tmp_path / "file")],
+        ["--out", str(tmp_path / ("n" * 300))],
+        ["--out", str(tmp_path / "o"), "--cache", str(tmp_path / "file" / "c")],
+    ):
+        assert cli([*words, *flags]) == 2
+        said = capsys.readouterr().err
+        assert f"{flags[-2]} {flags[-1]}: cannot be written" in said
+        assert "Traceback" not in said
+
+
+def test_a_tiny_strange_set_is_compared_and_every_blank_explained(tmp_path, capsys):
+    """24 images, labels from 1, one class in the test images alone: the full protocol."""
+    whole = digits().splits
+    parts = {}
+    for name, count in (("train", 24), ("test", 9)):
+        images, labels, index = (array[:count] for array in whole[name])
+        labels = np.where(labels == 9, 8, labels)
+        if name == "test":
+            labels[0] = 9
+        parts[name] = Arrays(images, np.maximum(labels, 1), index)
+    source = ArraySource(parts, [str(digit) for digit in range(10)], "tiny")
+    tiny = written(tmp_path / "tiny", source, folds=2)
+    run = write_run(tmp_path / "run", tiny)
+    out = tmp_path / "out"
+    words = ["--data", tiny.path, "--out", str(out), "--protocol", "full", "--backend", "cpu"]
+    words += ["--dims", "2", "500", "--repeats", "2", "--nll-samples", "2", "--runs", str(run)]
+    words += ["--methods", "raw", "pca", "vae", "vae_white", "ensemble"]
+    assert cli(["evaluate", *words]) == 0
+    printed = capsys.readouterr().out
+    assert "pca-500: not made: 24 training images of 64 pixels have 23 components" in printed
+    results = read_results(out)
+    assert [item.id for item in results.embeddings][:2] == ["raw-64", "pca-2"]
+    assert [one.embedding for one in results.not_made] == ["pca-500", "ensemble"]
+    assert all(row.note for row in results.rows if row.value is None)
+    tests = results.find("knn_test_accuracy", embedding="pca-2", k=1)
+    assert all("of classes without training images (9)" in row.note for row in tests)
+    for row in results.rows:
+        if "accuracy" in row.metric and row.ci_low is not None:
+            assert 0 <= row.ci_low <= row.ci_high <= 1
+    page = (out / "report.html").read_text()
+    assert "What was not measured or not made, and why" in page
+
+
 def test_world_of_three_covers_every_image_once(data, runs):
-    from evaluation.encode import encode_part, join_parts
     from vae_dist.run.load import load_run
 
     run, splits = load_run(runs[0]), read_splits(data)

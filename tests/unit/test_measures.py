@@ -1,13 +1,16 @@
 """Samples, intervals, latent-space figures, cache and records."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data_pipeline.errors import UserError
 from evaluation.backends.choose import Backends
 from evaluation.cache import Cache
-from evaluation.files import read_arrays
+from evaluation.files import read_arrays, write_arrays
 from evaluation.measures.latents import (
     emptiness,
     lines,
@@ -18,14 +21,9 @@ from evaluation.measures.latents import (
 )
 from evaluation.measures.measure import Measure
 from evaluation.measures.protocol import Points, make_protocol
-from evaluation.results.records import (
-    Embedding,
-    Results,
-    Row,
-    leaderboard,
-    read_results,
-    write_results,
-)
+from evaluation.results.files import read_results, write_results
+from evaluation.results.leaderboard import leaderboard
+from evaluation.results.records import Embedding, Results, Row
 from evaluation.sampling import folds, interval, stratified_rows
 
 RNG = np.random.default_rng(0)
@@ -73,7 +71,7 @@ def test_grid_equals_the_seeds_loop():
     cells = {
         (f["labels_per_class"], f["k"], f["weights"]): f["value"]
         for f in measure.figures(points)
-        if f["metric"] == "knn_cv_accuracy"
+        if f["metric"] == "knn_cv_accuracy" and f["value"] is not None
     }
     assert {weights for _, _, weights in cells} == {"uniform", "distance"}
     for (count, k, weights), value in cells.items():
@@ -162,6 +160,32 @@ def test_cache_keeps_by_content_and_survives_damage(tmp_path):
     assert cache.arrays("x", key) is None
 
 
+def test_a_changed_digit_in_the_cache_is_noticed(tmp_path):
+    """A record, an array, a file under another's name, a shape, a NaN: computed again, and said."""
+    told: list[str] = []
+    cache = Cache(tmp_path, tell=told.append)
+    cache.keep_record("figures", "a", [{"value": 0.8131}])
+    assert cache.record("figures", "a") == [{"value": 0.8131}]
+    path = tmp_path / "figures-a.json"
+    path.write_text(path.read_text().replace("0.8131", "0.9131"))
+    assert cache.record("figures", "a") is None
+    assert "figures-a.json: another content than was written; computed again" in told.pop()
+
+    cache.keep_arrays("mu", "a", {"mu": np.arange(4.0)})
+    (tmp_path / "mu-b.npz").write_bytes((tmp_path / "mu-a.npz").read_bytes())
+    assert cache.arrays("mu", "b") is None
+    arrays = read_arrays(tmp_path / "mu-a.npz")
+    write_arrays(tmp_path / "mu-a.npz", arrays | {"mu": np.array([0.0, 1, 2, 4])})
+    assert cache.arrays("mu", "a") is None
+
+    cache.keep_arrays("mu", "a", {"mu": np.array([0, np.nan])})
+    assert cache.arrays("mu", "a") is not None
+    assert cache.arrays("mu", "a", {"mu": (3,)}) is None
+    assert cache.arrays("mu", "a", {"mu": (None,)}) is None
+    assert "mu is not finite" in told.pop()
+    assert cache.arrays("mu", "a", {"logvar": (None,)}) is None
+
+
 def results() -> Results:
     common = {"dataset": "d", "method": "pca", "metric": "knn_test_accuracy", "weights": "uniform"}
     return Results(
@@ -203,5 +227,66 @@ def test_results_are_written_and_read_back(tmp_path):
 def test_arrays_with_objects_are_refused(tmp_path):
     path = tmp_path / "bad.npz"
     np.savez(path, bad=np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(UserError, match="allow_pickle"):
         read_arrays(path)
+
+
+def test_arrays_that_lie_are_refused_before_memory_is_taken(tmp_path):
+    """A header that promises a terabyte; a bomb; a torn file; every single byte turned round."""
+    path = tmp_path / "a.npz"
+    write_arrays(path, {"a": np.arange(6).reshape(2, 3)})
+    good = path.read_bytes()
+    path.write_bytes(good.replace(b"(2, 3)", b"(1e12)"[:6]))
+    with pytest.raises(UserError, match=r"a\.npz: a: damaged arrays"):
+        read_arrays(path)
+    np.savez_compressed(path, a=np.zeros(10**7))
+    with pytest.raises(UserError, match="not written by vae-dist"):
+        read_arrays(path)
+    for place in range(len(good)):
+        for content in (
+            good[:place],
+            good[:place] + bytes([good[place] ^ 255]) + good[place + 1 :],
+        ):
+            path.write_bytes(content)
+            try:
+                read_arrays(path)
+            except UserError:
+                pass
+    path.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        read_arrays(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda raw: raw["rows"][0].update(value="0.5"), r"rows\[0\].value is \"0.5\""),
+        (lambda raw: raw["embeddings"][0].update(dim=None), r"embeddings\[0\].dim is null"),
+        (lambda raw: raw.update(rows=3), "rows is 3, expected a list"),
+        (lambda raw: raw.pop("counts"), "counts is missing"),
+        (lambda raw: raw.update(image_shape=[28]), "image_shape"),
+        (lambda raw: raw["embeddings"].append(raw["embeddings"][0]), "stands there twice"),
+        (lambda raw: raw["embeddings"][0].update(id="../x"), "is no name"),
+    ],
+)
+def test_damaged_results_are_named(tmp_path, change, said):
+    write_results(tmp_path, results())
+    path = tmp_path / "results.json"
+    raw = json.loads(path.read_text())
+    change(raw)
+    path.write_text(json.dumps(raw))
+    with pytest.raises(UserError, match=said):
+        read_results(tmp_path)
+
+
+def test_files_that_cannot_be_written_are_the_users(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "a.npz", tmp_path / ("n" * 300), Path("/proc/x/a.npz")):
+        with pytest.raises(UserError, match="cannot be written"):
+            write_arrays(path, {"a": np.zeros(1)})
+    if Path("/dev/full").exists():  # no room
+        full = tmp_path / f".b.npz.{os.getpid()}"
+        full.symlink_to("/dev/full")
+        with pytest.raises(UserError, match=r"b\.npz: cannot be written \(No space left on device"):
+            write_arrays(tmp_path / "b.npz", {"a": np.zeros(10**5)})
+        assert not full.exists()

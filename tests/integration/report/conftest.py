@@ -12,7 +12,8 @@ from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import KNeighborsClassifier
 
 from evaluation.files import write_arrays
-from evaluation.results.records import Embedding, Results, Row, RunInfo, Stage, write_results
+from evaluation.results.files import write_results
+from evaluation.results.records import Embedding, Results, Row, RunInfo, Stage
 
 NASTY_RUN = "a<b>&'$x$"
 NASTY_CLASS = 'zero <img src=x onerror=alert(1)> "0"'

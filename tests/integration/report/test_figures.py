@@ -13,8 +13,8 @@ from PIL import Image
 
 from evaluation.figures import DARK, LIGHT, pictures, write_figures
 from evaluation.files import read_arrays, write_arrays
+from evaluation.results.files import read_results, write_results
 from evaluation.results.folder import Folder
-from evaluation.results.records import read_results, write_results
 
 EXPECTED = [
     "compare", "test_accuracy", "accuracy_against_k", "reconstructions", "samples", "traversals",

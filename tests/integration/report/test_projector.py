@@ -13,7 +13,7 @@ from PIL import Image
 
 from evaluation.files import read_arrays
 from evaluation.report.projector import write_projector
-from evaluation.results.records import read_results, write_results
+from evaluation.results.files import read_results, write_results
 
 
 def test_tensorboard_serves_what_was_written(evaluation_folder: Path, tmp_path: Path) -> None:

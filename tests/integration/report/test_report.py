@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ import pytest
 from PIL import Image
 
 import evaluation.report
+from data_pipeline.errors import UserError
+from evaluation.files import read_arrays, write_arrays
 from evaluation.report import MOST_BYTES, write_report
 from evaluation.report.explorer import sprite
-from evaluation.results.records import Failure, read_results, write_results
+from evaluation.results.files import read_results, write_results
+from evaluation.results.records import Failure
 
 NASTY = ("<b>", "<img src=x", "onerror=alert(1)>")
 
@@ -25,6 +29,30 @@ def html(evaluation_folder: Path, report_path: Path) -> str:
     assert report_path == evaluation_folder / "report.html"
     assert report_path.stat().st_size < MOST_BYTES
     return report_path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("map/pca-2", lambda a: a * np.float32(np.nan)),
+        ("map/pca-2", lambda a: a[:-1]),
+        ("map/pca-2", lambda a: a.astype(np.float64)),
+        ("sample_labels", lambda a: a + 100),
+        ("sample_position", lambda a: a - 10**9),
+        ("sample_images", lambda a: a[:, :, :-1]),
+        ("originals", lambda a: a[0]),
+        ("confusion/pca-2", lambda a: -a),
+        ("map/pca-77", lambda a: np.zeros((3, 2), np.float32)),
+        ("surprise", lambda a: np.zeros(3)),
+    ],
+)
+def test_damaged_arrays_are_named(evaluation_folder, tmp_path, name, change):
+    """The report is refused in one line that names the file and the array."""
+    arrays = read_arrays(evaluation_folder / "artifacts.npz")
+    shutil.copy(evaluation_folder / "results.json", tmp_path)
+    write_arrays(tmp_path / "artifacts.npz", arrays | {name: change(arrays.get(name))})
+    with pytest.raises(UserError, match=rf"artifacts.npz: {name}: "):
+        write_report(tmp_path)
 
 
 def test_names_are_escaped(html: str) -> None:

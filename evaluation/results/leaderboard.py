@@ -1,0 +1,72 @@
+"""One line for each embedding, best first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evaluation.results.blanks import why_blank
+from evaluation.results.records import TEST_FIGURE, Results
+
+# What else a leaderboard shows of an embedding.
+BOARD = (
+    "trustworthiness",
+    "linear_probe_accuracy",
+    "silhouette",
+    "kmeans_nmi",
+    "elbo",
+    "nll",
+    "ssim",
+    "psnr",
+)
+
+
+def leaderboard(results: Results) -> list[dict[str, Any]]:
+    """One line for each embedding, best test accuracy first.
+
+    ``knn_test_accuracy`` is the best over k of the test figure; without one the lines keep
+    their order. ``blank`` gives the reason of every figure that is None.
+    """
+    lines: list[dict[str, Any]] = []
+    for item in results.embeddings:
+        own = [row for row in results.rows if row.embedding == item.id]
+        line: dict[str, Any] = {
+            "embedding": item.id,
+            "title": item.title,
+            "method": item.method,
+            "dim": item.dim,
+            "run": item.run,
+        }
+        tests = [
+            row
+            for row in own
+            if (row.metric, row.weights) == (TEST_FIGURE["metric"], TEST_FIGURE["weights"])
+            and row.value is not None
+        ]
+        best = max(tests, key=lambda row: row.value or 0.0, default=None)
+        line["knn_test_accuracy"] = best.value if best else None
+        line["k"] = best.k if best else None
+        line["ci_low"] = best.ci_low if best else None
+        line["ci_high"] = best.ci_high if best else None
+        decoder = [
+            row
+            for row in results.rows
+            if (row.method, row.dim, row.run) == (item.method, item.dim, item.run)
+        ]
+        for metric in BOARD:
+            found = [
+                row.value
+                for row in (decoder if metric in ("elbo", "nll", "ssim", "psnr") else own)
+                if row.metric == metric and row.value is not None
+            ]
+            line[metric] = found[0] if found else None
+        line["seconds"] = item.seconds
+        line["backend"] = item.backend
+        line["blank"] = {
+            metric: why_blank(results, metric, item.method, own)
+            for metric in ("knn_test_accuracy", *BOARD)
+            if line[metric] is None
+        }
+        if best and best.ci_low is None:
+            line["blank"]["interval"] = "one repeat, as the sample of labels is all there are"
+        lines.append(line)
+    return sorted(lines, key=lambda line: -(line["knn_test_accuracy"] or 0.0))
