@@ -6,13 +6,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from data_pipeline.redact import scrub
+
 
 class UserError(ValueError):
     """The user's input, files or machine are at fault: one line, exit code 2, no traceback.
 
-    Raised on purpose only. The message names what is wrong, where, and the fix. Any other
-    exception that leaves a command is a bug and keeps its traceback.
+    Raised on purpose only. The message names what is wrong, where, and the fix; passwords and
+    signatures of addresses in it are hidden. Any other exception that leaves a command is a
+    bug and keeps its traceback.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(scrub(message))
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from typing import Any
 
 import tyro
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.folder import open_data
 from data_pipeline.folder.describe import inspect, write_picture
+from data_pipeline.folder.manifest import PICTURE_NAME
 from data_pipeline.load.loader import LoaderConfig
 from data_pipeline.remote.reading import RemoteConfig, is_remote
 from launch.config import parse
@@ -48,9 +49,10 @@ def main(argv: Sequence[str]) -> int:
     record = inspect(config.folder, loading)
     picture = config.picture
     if picture is None and not is_remote(config.folder):
-        picture = Path(config.folder) / "samples.png"
+        picture = Path(config.folder.removeprefix("file://")) / PICTURE_NAME
     if picture is not None:
-        write_picture(open_data(config.folder, config=loading), picture)
+        with files_of_user(f"--picture {picture}: cannot be written", "choose another --picture"):
+            write_picture(open_data(config.folder, config=loading), picture)
     record["picture"] = None if picture is None else str(picture)
     print(json.dumps(record) if config.json else "\n".join(_lines(record)))
     return 0

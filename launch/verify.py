@@ -11,6 +11,7 @@ import tyro
 from data_pipeline.errors import UserError
 from data_pipeline.folder.verify import verify
 from data_pipeline.load.loader import LoaderConfig
+from data_pipeline.redact import shown
 from data_pipeline.remote.reading import RemoteConfig
 from launch.config import parse
 
@@ -35,12 +36,12 @@ def main(argv: Sequence[str]) -> int:
     )
     if not config.folder:
         raise UserError("verify needs a data folder: vae-dist verify DIR")
-    faults = verify(config.folder, LoaderConfig(**vars(remote)))
+    where, faults = shown(config.folder), verify(config.folder, LoaderConfig(**vars(remote)))
     if config.json:
-        print(json.dumps({"path": config.folder, "whole": not faults, "faults": faults}))
+        print(json.dumps({"path": where, "whole": not faults, "faults": faults}))
     else:
         for fault in faults:
             print(fault)
         count = f"{len(faults)} fault" + ("s" if len(faults) != 1 else "")
-        print(f"{config.folder}: {count if faults else 'whole'}")
+        print(f"{where}: {count if faults else 'whole'}")
     return 1 if faults else 0

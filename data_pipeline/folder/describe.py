@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder, open_data
 from data_pipeline.load.loader import LoaderConfig
+from data_pipeline.redact import shown
 
 _COLUMNS = 10
 _ROWS = 20
 _TILE = 56  # pixels at least, for small images
 _BLOCKS = 8
+_MOST = 1024  # images of a block
+_LARGEST = 256  # pixels; of larger images every second or third pixel is shown
 
 
 def inspect(path: str, config: LoaderConfig | None = None) -> dict[str, Any]:
@@ -38,7 +42,7 @@ def inspect(path: str, config: LoaderConfig | None = None) -> dict[str, Any]:
         for name, split in manifest.splits.items()
     }
     return {
-        "path": data.path,
+        "path": shown(data.path),
         "name": manifest.name,
         "image_shape": list(manifest.image_shape),
         "layout": manifest.layout,
@@ -60,7 +64,7 @@ def write_picture(data: DataFolder, path: Path) -> None:
 
     images, labels = _some_images(data)
     rows = _rows(images, labels, data.manifest.num_classes)
-    channels, height, width = data.manifest.image_shape
+    channels, height, width = images.shape[1:]
     grid = np.full((channels, len(rows) * height, _COLUMNS * width), 255, np.uint8)
     for row, chosen in enumerate(rows):
         for column, image in enumerate(chosen):
@@ -80,8 +84,16 @@ def _some_images(data: DataFolder) -> tuple[np.ndarray, np.ndarray]:
         for number in range(len(shard.offsets) - 1)
     ]
     step = max(1, len(blocks) // _BLOCKS)
-    parts = data.read_blocks(blocks[::step][:_BLOCKS])
-    return np.concatenate([p.images for p in parts]), np.concatenate([p.labels for p in parts])
+    _, height, width = data.manifest.image_shape
+    thin = -(-max(height, width) // _LARGEST)
+    images, labels = [], []
+    for block in blocks[::step][:_BLOCKS]:
+        (part,) = data.read_blocks([block])
+        images.append(part.images[:_MOST, :, ::thin, ::thin].copy())
+        labels.append(part.labels[:_MOST])
+    if not images:
+        raise UserError(f"{data.path}: has no training images to show")
+    return np.concatenate(images), np.concatenate(labels)
 
 
 def _rows(images: np.ndarray, labels: np.ndarray, classes: int) -> list[np.ndarray]:

@@ -5,14 +5,30 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from data_pipeline.errors import UserError
+from data_pipeline.records import parse_json, read_record
 
 MANIFEST_NAME = "manifest.json"
-MANIFEST_VERSION = 2  # 1 had no crc32; it is read still
+PICTURE_NAME = "samples.png"  # vae-dist inspect puts it there
+MANIFEST_VERSION = 3  # 1 had no crc32, 2 no checksum; both are read still
 LAYOUTS = ("block", "sample")
+MAX_BLOCK_BYTES = 1 << 28
+"""Pixels of one block, which is read at once."""
+MAX_MANIFEST_BYTES = 1 << 26
+_MAX_STRUCTURES = 1_000_000  # lists and objects; a shard has three, and each costs 60 bytes or more
+
+_REWRITE = "restore it, or write the folder again with vae-dist prepare"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_TINY = 1e-10  # no mean or std of 8-bit pixels is smaller, unless it is 0
+_RECORD_BYTES = 512  # of a tar: a header, and what contents are filled up to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +58,21 @@ class Shard:
     sha256: str
     offsets: list[int]
     crc32: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not (_NAME.fullmatch(self.name) and self.name.endswith(".tar")):
+            raise UserError(f"name {self.name[:60]!r} is not a plain file name that ends in .tar")
+        if not _SHA256.fullmatch(self.sha256):
+            raise UserError(f"{self.name}: sha256 {self.sha256[:80]!r} is none")
+        if self.count < 1:
+            raise UserError(f"{self.name}: count {self.count} must be at least 1")
+        steps = [end - start for start, end in pairwise(self.offsets)]
+        if not steps or self.offsets[0] != 0 or min(steps) <= 0 or self.offsets[-1] > self.bytes:
+            raise UserError(
+                f"{self.name}: offsets must ascend from 0 to at most bytes ({self.bytes})"
+            )
+        if self.crc32 and len(self.crc32) != len(steps):
+            raise UserError(f"{self.name}: {len(self.crc32)} crc32 for {len(steps)} blocks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +110,8 @@ class Manifest:
         Where the images came from, and the settings that wrote them.
     version : int
         Of the format.
+    checksum : str
+        SHA-256 over all the rest; empty in folders of versions 1 and 2.
     """
 
     name: str
@@ -92,6 +125,64 @@ class Manifest:
     fingerprint: str
     provenance: dict[str, Any] = field(default_factory=dict)
     version: int = MANIFEST_VERSION
+    checksum: str = ""
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise UserError(f"layout {self.layout!r:.60}: expected one of {', '.join(LAYOUTS)}")
+        if min(self.image_shape) < 1 or self.block_size < 1:
+            raise UserError("image_shape and block_size must be at least 1")
+        if math.prod(self.image_shape) > MAX_BLOCK_BYTES:
+            raise UserError(f"image_shape {self.image_shape!s:.80} is larger than can be read")
+        channels = self.image_shape[0]
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != channels or not all(v == 0 or _TINY <= v <= 1 for v in values):
+                raise UserError(f"{name} must be {channels} numbers of 0 to 1, one a channel")
+        for name in ("settings", "source"):
+            if not isinstance(self.provenance.get(name, {}), dict):
+                raise UserError(f"provenance.{name} is not an object")
+        _check_free(self.provenance, "provenance", 20)
+        if len(set(self.classes)) != len(self.classes):
+            raise UserError("classes names one class twice")
+        for name in ("train", "val", "test"):
+            if name not in self.splits:
+                raise UserError(f"splits lacks {name}")
+        seen: set[str] = set()
+        for name, split in self.splits.items():
+            if not _NAME.fullmatch(name):
+                raise UserError(f"split {name[:60]!r}: its name must be a plain word")
+            for shard in split.shards:
+                if shard.name in seen:
+                    raise UserError(f"{shard.name} is listed twice")
+                seen.add(shard.name)
+                self._check_blocks(shard)
+
+    def _check_blocks(self, shard: Shard) -> None:
+        """Refuse a shard that cannot hold what is said of it, before memory is asked for."""
+        pixels = math.prod(self.image_shape)
+        most = min(self.block_size, shard.count)
+        if most * pixels > MAX_BLOCK_BYTES:
+            raise UserError(
+                f"image_shape {self.image_shape} makes blocks of {most * pixels / 1e6:,.0f} MB; "
+                f"at most {MAX_BLOCK_BYTES / 1e6:,.0f} MB are read at once"
+            )
+        blocks = -(-shard.count // self.block_size)
+        if len(shard.offsets) != blocks + 1:
+            raise UserError(
+                f"{shard.name} has {len(shard.offsets)} offsets for {blocks} blocks "
+                f"({shard.count} images, block_size {self.block_size})"
+            )
+        if self.version > 1 and len(shard.crc32) != blocks:
+            raise UserError(f"{shard.name} has {len(shard.crc32)} crc32 for {blocks} blocks")
+        # A label and an index are 8 bytes each; an image is a PNG and a text, each with a header.
+        least = pixels + 16 if self.layout == "block" else 4 * _RECORD_BYTES
+        for number, (start, end) in enumerate(pairwise(shard.offsets)):
+            count = min(self.block_size, shard.count - number * self.block_size)
+            if end - start < count * least:
+                raise UserError(
+                    f"{shard.name}: block {number} has {end - start} bytes, too few for {count} "
+                    f"images of {self.image_shape}"
+                )
 
     @property
     def num_classes(self) -> int:
@@ -132,13 +223,58 @@ def wids_indexes(manifest: Manifest) -> dict[str, str]:
     return indexes
 
 
+def _check_free(value: Any, field: str, depth: int) -> None:
+    """Refuse, in what may hold anything, what cannot be printed or written as JSON again."""
+    if depth == 0:
+        raise UserError(f"{field:.80} is nested too deeply")
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_free(name, f"a name in {field}", depth - 1)
+            _check_free(inner, f"{field}.{name:.40}", depth - 1)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_free(inner, field, depth - 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{field} is not a finite number")
+    elif isinstance(value, str) and any(0xD800 <= ord(letter) < 0xE000 for letter in value):
+        raise UserError(f"{field} cannot be printed")
+
+
+def faults_of(manifest: Manifest) -> Iterator[str]:
+    """What contradicts itself in a manifest whose structure is right."""
+    if manifest.version > 2 and manifest.checksum != checksum_of(dataclasses.asdict(manifest)):
+        yield "was changed after it was written (its checksum is another)"
+    if fingerprint_of(manifest.splits) != manifest.fingerprint:
+        yield "the fingerprint is not that of its shards"
+    for name, split in manifest.splits.items():
+        total = sum(shard.count for shard in split.shards)
+        if total != split.count:
+            yield f"{name} has {split.count} images, its shards {total}"
+        counts = split.class_counts
+        if len(counts) != manifest.num_classes:
+            yield f"{name} counts {len(counts)} classes of {manifest.num_classes}"
+        elif min(counts, default=0) < 0 or sum(counts) > total:
+            yield f"{name}: class_counts make {sum(counts)} images of {total}"
+
+
+def checksum_of(record: dict[str, Any]) -> str:
+    """SHA-256 over all fields of a manifest but its checksum."""
+    rest = {name: value for name, value in record.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def sealed(manifest: Manifest) -> Manifest:
+    """The manifest with its checksum."""
+    return dataclasses.replace(manifest, checksum=checksum_of(dataclasses.asdict(manifest)))
+
+
 def dump_manifest(manifest: Manifest) -> str:
     """The text of ``manifest.json``; equal manifests give equal texts."""
     return json.dumps(dataclasses.asdict(manifest), indent=1, sort_keys=True) + "\n"
 
 
-def parse_manifest(text: str | bytes, where: str) -> Manifest:
-    """Read ``manifest.json``.
+def parse_manifest(text: str | bytes, where: str, *, trusted: bool = True) -> Manifest:
+    """Read ``manifest.json``; whatever it asks for later was compared with what it can hold.
 
     Parameters
     ----------
@@ -146,52 +282,37 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
         Its content.
     where : str
         Path or address, for messages.
+    trusted : bool
+        False lets what `faults_of` finds pass, for a caller that tells of it.
+
+    Raises
+    ------
+    UserError
+        Names the field that is of a wrong type or value, or contradicts another.
     """
-    try:
-        record = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON ({error}); write the folder anew") from error
-    version = record.get("version") if isinstance(record, dict) else None
-    if not isinstance(version, int):
+    if isinstance(text, str):
+        text = text.encode()
+    if len(text) > MAX_MANIFEST_BYTES or text.count(b"[") + text.count(b"{") > _MAX_STRUCTURES:
+        raise UserError(f"{where}: larger than a manifest can be; {_REWRITE}")
+    record = parse_json(text, where, fix=_REWRITE)
+    version = record.get("version")
+    if not isinstance(version, int) or version < 1:
         raise UserError(f"{where}: not a manifest of vae-dist: it has no version")
     if version > MANIFEST_VERSION:
         raise UserError(
-            f"{where}: manifest version {version} is newer than this program reads "
+            f"{where}: manifest version {str(version)[:20]} is newer than this program reads "
             f"({MANIFEST_VERSION}); update vae-dist"
         )
-    try:
-        return _manifest_of(record)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{where}: manifest is damaged ({error!r}); write the folder anew"
-        ) from error
+    splits = record.get("splits")
+    if isinstance(splits, dict):
+        record["splits"] = dict(sorted(splits.items(), key=_split_order))
+    manifest = read_record(Manifest, record, where, fix=_REWRITE)
+    fault = next(faults_of(manifest), None)
+    if trusted and fault is not None:
+        raise UserError(f"{where}: {fault}; {_REWRITE}")
+    return manifest
 
 
 def _split_order(item: tuple[str, Any]) -> tuple[int, str]:
     name = item[0]
     return ("train", "val", "test").index(name) if name in ("train", "val", "test") else 3, name
-
-
-def _manifest_of(record: dict[str, Any]) -> Manifest:
-    splits = {
-        name: Split(
-            count=split["count"],
-            class_counts=split["class_counts"],
-            shards=[Shard(**shard) for shard in split["shards"]],
-        )
-        for name, split in sorted(record["splits"].items(), key=_split_order)
-    }
-    channels, height, width = record["image_shape"]
-    return Manifest(
-        name=record["name"],
-        image_shape=(channels, height, width),
-        classes=record["classes"],
-        layout=record["layout"],
-        block_size=record["block_size"],
-        splits=splits,
-        mean=record["mean"],
-        std=record["std"],
-        fingerprint=record["fingerprint"],
-        provenance=record["provenance"],
-        version=record["version"],
-    )

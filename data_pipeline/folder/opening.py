@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import tarfile
+import math
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 
 from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError
-from data_pipeline.folder.manifest import MANIFEST_NAME, Manifest, Shard, parse_manifest
-from data_pipeline.folder.tars import decode, joined_ranges, read_samples, read_tar
+from data_pipeline.folder.manifest import (
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    Shard,
+    parse_manifest,
+)
+from data_pipeline.folder.tars import read_block
 from data_pipeline.load.loader import LoaderConfig
-from data_pipeline.remote.reading import bring, is_remote, join, read_small, read_some, read_whole
+from data_pipeline.redact import is_shown
+from data_pipeline.remote.reading import DAMAGED, bring, is_remote, join, open_shard, read_small
 
-_MEND = "run vae-dist verify, restore it, or pass --on-bad-shard skip"
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -57,18 +62,67 @@ class DataFolder:
 
         Raises
         ------
-        ValueError
-            If a shard is damaged; its name is in the message.
+        UserError
+            If a shard is missing or damaged; its name is in the message.
+        """
+        rows = self.rows(split, exclude)
+        if (np.diff(rows.index) >= 0).all():
+            return rows
+        order = np.argsort(rows.index, kind="stable")
+        return Arrays(*(array[order] for array in rows))
+
+    def rows(
+        self,
+        split: str,
+        exclude: Collection[str] = frozenset(),
+        allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None,
+    ) -> Arrays:
+        """All images of a split in the order in which they were written, held once.
+
+        Parameters
+        ----------
+        split, exclude
+            As in `arrays`.
+        allocate : callable, optional
+            Makes the uint8 array of a shape that the images are read into.
         """
         shards = [s for s in self.manifest.split(split).shards if s.name not in exclude]
-        parts = []
+        count = sum(shard.count for shard in shards)
+        shape = (count, *self.manifest.image_shape)
+        try:
+            images = np.empty(shape, np.uint8) if allocate is None else allocate(shape)
+        except MemoryError as error:
+            raise UserError(
+                f"{self.path}: the {split} images need {math.prod(shape) / 1e9:,.1f} GB of memory; "
+                "use --loader stream"
+            ) from error
+        labels, index = np.empty(count, np.int64), np.empty(count, np.int64)
+        row = 0
         for place, shard in enumerate(shards):
             if place % self.config.remote_connections == 0:
                 self._bring(shards[place : place + self.config.remote_connections])
-            parts.append(self.read_shard(shard))
-        images, labels, index = joined(parts, self.manifest.image_shape)
-        order = np.argsort(index, kind="stable")
-        return Arrays(images[order], labels[order], index[order])
+            for block in self.blocks_of(shard):
+                end = row + len(block.labels)
+                images[row:end], labels[row:end], index[row:end] = block
+                row = end
+        return Arrays(images, labels, index)
+
+    def blocks_of(self, shard: Shard) -> Iterator[Arrays]:
+        """All images of a shard, block by block in the order of the file.
+
+        Each block is checked before it is handed out, the file's SHA-256 after the last one.
+        """
+        where = self.location(shard)
+        digest = hashlib.sha256()
+        with open_shard(where, shard, self.config) as file:
+            for number in range(len(shard.offsets) - 1):
+                content = self._block_bytes(file, shard, number)
+                digest.update(content)
+                yield self._block(content, shard, number)
+            while rest := file.read(_CHUNK):
+                digest.update(rest)
+        if digest.hexdigest() != shard.sha256:
+            raise UserError(f"{where}: damaged shard (has another SHA-256); {DAMAGED}")
 
     def read_blocks(
         self, blocks: Sequence[tuple[Shard, int]], parts: Sequence[slice] | None = None
@@ -82,64 +136,47 @@ class DataFolder:
         parts : sequence of slice, optional
             Which images of each block are wanted.
         """
-        where = ", ".join(dict.fromkeys(self.location(shard) for shard, _ in blocks))
         self._bring([shard for shard, _ in blocks])
-        ranges = [self._block_bytes(shard, number) for shard, number in blocks]
-        samples = read_samples(joined_ranges(ranges), self.manifest.layout, where)
-        wanted = parts or [slice(None)] * len(blocks)
-        try:
-            return [
-                self._block(samples, shard, number, part)
-                for (shard, number), part in zip(blocks, wanted, strict=True)
-            ]
-        except (tarfile.TarError, StopIteration, ValueError, OSError) as error:
-            raise UserError(f"{where}: damaged shard ({error}); {_MEND}") from error
-
-    def _block(
-        self, samples: Iterator[dict[str, Any]], shard: Shard, number: int, part: slice
-    ) -> Arrays:
-        """The wanted images of the block that comes next."""
-        layout, size = self.manifest.layout, self.manifest.block_size
-        count = min(size, shard.count - number * size)
-        if layout == "block":
-            whole = decode(next(samples), layout)
-            check_arrays(whole, self.manifest, count, shard.name)
-            return Arrays(*(array[part] for array in whole))
-        chosen = list(islice(samples, count))[part]
-        arrays = joined([decode(s, layout) for s in chosen], self.manifest.image_shape)
-        check_arrays(arrays, self.manifest, len(range(count)[part]), shard.name)
+        arrays = []
+        for (shard, number), part in zip(blocks, parts or [slice(None)] * len(blocks), strict=True):
+            with open_shard(self.location(shard), shard, self.config) as file:
+                content = self._block_bytes(file, shard, number)
+            arrays.append(self._block(content, shard, number, part))
         return arrays
 
     def _bring(self, shards: Sequence[Shard]) -> None:
         if is_remote(self.path):
             bring([(self.location(shard), shard) for shard in shards], self.config)
 
-    def _block_bytes(self, shard: Shard, number: int) -> bytes:
-        where = self.location(shard)
+    def _block_bytes(self, file: BinaryIO, shard: Shard, number: int) -> bytes:
         start, end = shard.offsets[number], shard.offsets[number + 1]
-        content = read_some(where, shard, start, end - start, self.config)
+        file.seek(start)
+        content = file.read(end - start)
         whole = len(content) == end - start
         if not whole or (shard.crc32 and zlib.crc32(content) != shard.crc32[number]):
             what = "has another CRC-32" if whole else "is cut short"
-            raise UserError(f"{where}: damaged shard (block {number} {what}); {_MEND}")
+            where = self.location(shard)
+            raise UserError(f"{where}: damaged shard (block {number} {what}); {DAMAGED}")
         return content
 
-    def read_shard(self, shard: Shard) -> Arrays:
-        """All images of a shard in the order of the file, checked against the manifest."""
-        where = self.location(shard)
-        data = read_whole(where, shard, self.config)
-        if len(data) != shard.bytes or hashlib.sha256(data).hexdigest() != shard.sha256:
+    def _block(
+        self, content: bytes, shard: Shard, number: int, part: slice = slice(None)
+    ) -> Arrays:
+        manifest, where = self.manifest, self.location(shard)
+        count = min(manifest.block_size, shard.count - number * manifest.block_size)
+        arrays = read_block(content, manifest.layout, count, manifest.image_shape, where, part)
+        labels, index = arrays.labels, arrays.index
+        if len(labels) and not -1 <= labels.min() <= labels.max() < max(manifest.num_classes, 0):
             raise UserError(
-                f"{where}: damaged shard ({len(data)} bytes, {shard.bytes} expected, or another "
-                f"SHA-256); {_MEND}"
+                f"{where}: damaged shard (labels lie in {labels.min()} to {labels.max()}, "
+                f"there are {manifest.num_classes} classes); {DAMAGED}"
             )
-        parts = list(read_tar(io.BytesIO(data), self.manifest.layout, where))
-        arrays = joined(parts, self.manifest.image_shape)
-        check_arrays(arrays, self.manifest, shard.count, where)
+        if len(index) and index.min() < 0:
+            raise UserError(f"{where}: damaged shard (a position below 0); {DAMAGED}")
         return arrays
 
 
-def open_data(path: str, *, config: LoaderConfig | None = None) -> DataFolder:
+def open_data(path: str, *, config: LoaderConfig | None = None, trusted: bool = True) -> DataFolder:
     """Open a data folder.
 
     Parameters
@@ -148,16 +185,33 @@ def open_data(path: str, *, config: LoaderConfig | None = None) -> DataFolder:
         A folder, or an address such as ``https://host/fmnist`` or ``s3://bucket/fmnist``.
     config : LoaderConfig, optional
         How to read it.
+    trusted : bool
+        As in ``parse_manifest``: False is for ``verify``.
+
+    Raises
+    ------
+    UserError
+        If there is no data folder, or its manifest is wrong; one line.
     """
     path = str(path)
     config = config or LoaderConfig()
+    if is_shown(path):
+        raise UserError(
+            f"{path}: the password or signature of this address is not kept; give it again: --data"
+        )
     where = join(path, MANIFEST_NAME)
     try:
-        text = read_small(where, config)
+        text = read_small(where, config, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
-        mend = "" if is_remote(path) else "; write it with vae-dist prepare --out " + path
-        raise UserError(f"{path}: no data folder (no {MANIFEST_NAME} there){mend}") from None
-    return DataFolder(path, parse_manifest(text, where), config)
+        fix = "" if is_remote(path) else "; write it with vae-dist prepare --out " + path
+        raise UserError(f"{path}: no data folder (no {MANIFEST_NAME} there){fix}") from None
+    except UserError as error:
+        if isinstance(error.__cause__, NotADirectoryError):
+            raise UserError(
+                f"{path}: is a file; give the data folder that it lies in"
+            ) from error.__cause__
+        raise
+    return DataFolder(path, parse_manifest(text, where, trusted=trusted), config)
 
 
 def joined(parts: Sequence[Arrays], image_shape: tuple[int, int, int]) -> Arrays:
@@ -168,16 +222,3 @@ def joined(parts: Sequence[Arrays], image_shape: tuple[int, int, int]) -> Arrays
         none = np.zeros(0, np.int64)
         return Arrays(np.zeros((0, *image_shape), np.uint8), none, none)
     return Arrays(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def check_arrays(arrays: Arrays, manifest: Manifest, count: int, where: str) -> None:
-    """Refuse what is not the images that the manifest promises."""
-    images, labels, index = arrays
-    if images.dtype != np.uint8 or images.shape != (count, *manifest.image_shape):
-        raise UserError(
-            f"{where}: damaged shard: {images.dtype} {images.shape}, expected "
-            f"uint8 {(count, *manifest.image_shape)}"
-        )
-    for name, values in (("labels", labels), ("index", index)):
-        if values.dtype != np.int64 or values.shape != (count,):
-            raise UserError(f"{where}: damaged shard: {name} are {values.dtype} {values.shape}")

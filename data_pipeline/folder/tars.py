@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+import math
+import re
+import tarfile
+from collections.abc import Iterator
 from contextlib import suppress
-from functools import lru_cache
 from typing import IO, Any
 
 import numpy as np
 import webdataset
-from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError
 
 BLOCK_MEMBERS = {"images.npy", "labels.npy", "index.npy"}
 SAMPLE_MEMBERS = {"png", "cls"}
-_END_OF_TAR = bytes(1024)
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
+_NPY_HEADER = re.compile(
+    rb"\{'descr': '([|<][a-z]\d{1,2})', 'fortran_order': False, 'shape': \(([\d, ]{0,200})\), \} *\n"
+)
+_DTYPES = ("|u1", "<i8", "<i8")
+# RecursionError: headers that each announce another one.
+_DAMAGE = (tarfile.TarError, ValueError, OverflowError, OSError, EOFError, RecursionError)
 _PNG_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -59,37 +65,90 @@ def write_tar(file: IO[bytes], blocks: Iterator[Arrays], layout: str, key: str) 
     return offsets
 
 
-def read_tar(stream: IO[bytes], layout: str, where: str) -> Iterator[Arrays]:
-    """Read a tar through webdataset's own pipeline.
+def read_block(
+    content: bytes,
+    layout: str,
+    count: int,
+    shape: tuple[int, int, int],
+    where: str,
+    part: slice = slice(None),
+) -> Arrays:
+    """The images of one block. Nothing larger is made than `count` images of `shape`.
 
-    Yields
+    Parameters
+    ----------
+    content : bytes
+        The block as it was cut out of its shard.
+    layout : {"block", "sample"}
+        Of the data folder.
+    count : int
+        Images in the block, by the manifest.
+    shape : tuple of int
+        (C, H, W), by the manifest.
+    where : str
+        Path or address of the shard, for messages.
+    part : slice
+        Which images are wanted; of PNGs only those are decoded.
+
+    Raises
     ------
-    Arrays
-        One webdataset sample: a block of images, or (layout ``sample``) a single one.
+    UserError
+        If the block holds anything else than the manifest promises; names the shard.
     """
-    for sample in read_samples(stream, layout, where):
-        yield decode(sample, layout)
+    try:
+        samples = _samples(content, layout, count)
+        if layout == "block":
+            if len(samples) != 1:
+                raise UserError(f"{len(samples)} samples in a block")
+            expected = ((count, *shape), (count,), (count,))
+            names = ("images.npy", "labels.npy", "index.npy")
+            return Arrays(
+                *(
+                    npy_array(samples[0][name], dtype, size)[part]
+                    for name, dtype, size in zip(names, _DTYPES, expected, strict=True)
+                )
+            )
+        if len(samples) != count:
+            raise UserError(f"{len(samples)} images in a block of {count}")
+        chosen = samples[part]
+        images = np.empty((len(chosen), *shape), np.uint8)
+        for image, sample in zip(images, chosen, strict=True):
+            image[:] = _png_pixels(sample["png"], shape)
+        labels = np.array([int(sample["cls"]) for sample in chosen], np.int64)
+        index = np.array([int(sample["__key__"]) for sample in chosen], np.int64)
+        return Arrays(images, labels, index)
+    except _DAMAGE as error:
+        raise UserError(f"{where}: damaged shard ({error})") from error
 
 
-def read_samples(stream: IO[bytes], layout: str, where: str) -> Iterator[dict[str, Any]]:
-    """Samples of a tar as webdataset groups them, not decoded; only their known members."""
+def _samples(content: bytes, layout: str, most: int) -> list[dict[str, Any]]:
+    """Samples as webdataset groups them, not decoded; only their known members.
+
+    Not by webdataset's own reader, which unpacks what looks like gzip and believes the size
+    that a sparse member claims.
+    """
     members = BLOCK_MEMBERS if layout == "block" else SAMPLE_MEMBERS
-    files = tar_file_expander([{"url": where, "stream": stream}], eof_value=None)
-    for sample in group_by_keys(files, suffixes=members):
-        missing = members - sample.keys()
-        if missing:
-            raise UserError(f"{where}: {sample['__key__']} lacks {', '.join(sorted(missing))}")
-        yield sample
-
-
-def decode(sample: dict[str, Any], layout: str) -> Arrays:
-    """The images of a sample; never with pickle."""
-    return _decode_block(sample) if layout == "block" else _decode_image(sample)
-
-
-def joined_ranges(ranges: Iterable[bytes]) -> IO[bytes]:
-    """Whole blocks that were cut out of one or several tars, as one tar."""
-    return io.BytesIO(b"".join([*ranges, _END_OF_TAR]))
+    samples: dict[str, dict[str, Any]] = {}
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+        for number, member in enumerate(tar):
+            if not member.isreg() or member.issparse() or member.size > len(content):
+                raise UserError(f"{member.name!r:.80} is not a plain file")
+            if number >= 8 * most + 8:
+                raise UserError("far more members than images")
+            key, _, suffix = member.name.partition(".")
+            if suffix not in members:
+                continue
+            sample = samples.setdefault(key, {"__key__": key})
+            if suffix in sample:
+                raise UserError(f"{member.name!r:.80} occurs twice")
+            file = tar.extractfile(member)
+            assert file is not None
+            sample[suffix] = file.read()
+    for key, sample in samples.items():
+        if not members <= sample.keys():
+            lacking = ", ".join(sorted(members - sample.keys()))
+            raise UserError(f"{key!r:.80} lacks {lacking}")
+    return list(samples.values())
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
@@ -99,22 +158,30 @@ def npy_bytes(array: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def npy_array(data: bytes) -> np.ndarray:
-    """A read-only view of an array in numpy's file format; objects are refused."""
+def npy_array(data: bytes, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A read-only view of an array in numpy's file format; any other array is refused.
+
+    Parameters
+    ----------
+    data : bytes
+        Of the file.
+    dtype : str
+        Expected, as numpy writes it: ``"|u1"``, ``"<i8"``.
+    shape : tuple of int
+        Expected.
+    """
     if data[:8] != _NPY_MAGIC:
         raise UserError("not an npy file of version 1.0")
-    header = data[: 10 + int.from_bytes(data[8:10], "little")]
-    shape, dtype = _npy_header(header)
-    return np.frombuffer(data, dtype, offset=len(header)).reshape(shape)
-
-
-@lru_cache(maxsize=64)
-def _npy_header(header: bytes) -> tuple[tuple[int, ...], np.dtype]:
-    stream = io.BytesIO(header[8:])
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    if dtype.hasobject or fortran:
-        raise UserError(f"array of {dtype}, fortran order {fortran}: not written by vae-dist")
-    return shape, dtype
+    begin = 10 + int.from_bytes(data[8:10], "little")
+    header = _NPY_HEADER.fullmatch(data[10:begin])
+    if header is None:
+        raise UserError("an array of objects, in Fortran order, or with a damaged header")
+    sides = tuple(int(side) for side in header[2].split(b",") if side.strip())
+    if header[1].decode() != dtype or sides != shape:
+        raise UserError(f"an array of {header[1].decode()} {sides!s:.60}, expected {dtype} {shape}")
+    if len(data) - begin != math.prod(shape) * np.dtype(dtype).itemsize:
+        raise UserError(f"an array of {len(data) - begin} bytes, too many or too few for {shape}")
+    return np.frombuffer(data, dtype, offset=begin).reshape(shape)
 
 
 def _block_sample(block: Arrays, key: str) -> dict[str, Any]:
@@ -140,18 +207,18 @@ def _image_sample(image: np.ndarray, label: int, key: str) -> dict[str, Any]:
     return {"__key__": key, "png": stream.getvalue(), "cls": str(label).encode()}
 
 
-def _decode_block(sample: dict[str, Any]) -> Arrays:
-    return Arrays(*(npy_array(sample[f"{name}.npy"]) for name in ("images", "labels", "index")))
-
-
-def _decode_image(sample: dict[str, Any]) -> Arrays:
+def _png_pixels(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    """Pixels (C, H, W) of a PNG; its header is compared with what is expected before decoding."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(sample["png"]), formats=["PNG"]) as picture:
-        pixels = np.asarray(picture)
-    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return Arrays(
-        pixels[None],
-        np.array([int(sample["cls"])], np.int64),
-        np.array([int(sample["__key__"])], np.int64),
-    )
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+            found = (picture.mode, picture.height, picture.width)
+            if found != (_PNG_MODES.get(shape[0]), *shape[1:]):
+                raise UserError(f"a PNG of {found}, expected {shape}")
+            pixels = np.asarray(picture)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a foreign PNG makes the decoder raise
+        raise UserError(f"a PNG that does not decode: {error}") from error
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

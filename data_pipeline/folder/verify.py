@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.batch import Arrays
-from data_pipeline.folder.manifest import Shard, fingerprint_of, wids_indexes
-from data_pipeline.folder.opening import DataFolder, check_arrays, open_data
-from data_pipeline.folder.tars import read_tar
+from data_pipeline.errors import UserError
+from data_pipeline.folder import DataFolder, open_data
+from data_pipeline.folder.manifest import faults_of, wids_indexes
 from data_pipeline.load.loader import LoaderConfig
 from data_pipeline.order import World
-from data_pipeline.remote.reading import is_remote, join, read_small, read_whole
+from data_pipeline.redact import scrub
+from data_pipeline.remote.reading import is_remote, join, read_small
+from data_pipeline.write.shards import Sums
 
 # Which of the source's splits a split was cut from: no image may be in two of them.
 _CUT_FROM = {"train": "train", "val": "train", "test": "test"}
@@ -37,15 +36,16 @@ def verify(path: str, config: LoaderConfig | None = None) -> list[str]:
         The faults, each naming the file; empty if there is none.
     """
     try:
-        data = open_data(path, config=config)
-    except (ValueError, OSError) as error:
+        data = open_data(path, config=config, trusted=False)
+    except UserError as error:
         return [str(error)]
-    return [
-        *_manifest_faults(data),
+    faults = [
+        *(f"{data.path}: manifest: {fault}" for fault in faults_of(data.manifest)),
         *_shard_faults(data),
         *_index_files(data),
         *_stray_files(data),
     ]
+    return [scrub(fault) for fault in faults]
 
 
 def find_bad_shards(data: DataFolder, split: str, world: World) -> dict[str, str]:
@@ -61,87 +61,42 @@ def find_bad_shards(data: DataFolder, split: str, world: World) -> dict[str, str
     """
     bad = {}
     for shard in data.manifest.split(split).shards[world.rank :: world.size]:
-        fault = _content(data, shard)
-        if isinstance(fault, str):
-            bad[shard.name] = fault
+        try:
+            for _ in data.blocks_of(shard):
+                pass
+        except UserError as error:
+            bad[shard.name] = str(error)
     return bad
 
 
-def _manifest_faults(data: DataFolder) -> Iterator[str]:
-    manifest = data.manifest
-    where = f"{data.path}: manifest"
-    if fingerprint_of(manifest.splits) != manifest.fingerprint:
-        yield f"{where}: the fingerprint is not that of its shards"
-    names: set[str] = set()
-    for name, split in manifest.splits.items():
-        total = sum(shard.count for shard in split.shards)
-        if total != split.count:
-            yield f"{where}: {name} has {split.count} images, its shards {total}"
-        for shard in split.shards:
-            if shard.name in names:
-                yield f"{where}: {shard.name} is listed twice"
-            names.add(shard.name)
-            blocks = -(-shard.count // manifest.block_size)
-            if len(shard.offsets) != blocks + 1:
-                yield f"{where}: {shard.name} has {len(shard.offsets)} offsets for {blocks} blocks"
-
-
 def _shard_faults(data: DataFolder) -> Iterator[str]:
+    """Read every block: what does not decode, and what the manifest says wrongly of the images."""
+    manifest = data.manifest
     seen: dict[str, list[np.ndarray]] = {}
-    for name, split in data.manifest.splits.items():
-        counts = np.zeros(data.manifest.num_classes, np.int64)
+    for name, split in manifest.splits.items():
+        sums = Sums()
         whole = True
         for shard in split.shards:
-            arrays, faults = _read(data, shard)
-            yield from faults
-            if arrays is None:
+            try:
+                for block in data.blocks_of(shard):
+                    sums.add(block)
+                    seen.setdefault(_CUT_FROM.get(name, name), []).append(block.index)
+            except UserError as error:
                 whole = False
-                continue
-            seen.setdefault(_CUT_FROM.get(name, name), []).append(arrays.index)
-            labels = arrays.labels
-            if len(labels) and not -1 <= labels.min() <= labels.max() < len(counts):
-                yield f"{data.location(shard)}: labels lie in {labels.min()} to {labels.max()}"
-            else:
-                counts += np.bincount(labels[labels >= 0], minlength=len(counts))
-        if whole and counts.tolist() != split.class_counts:
+                yield str(error)
+        if not whole:
+            continue
+        if sums.by_class(manifest.num_classes) != split.class_counts:
             yield f"{data.path}: {name}: images by class differ from the manifest's"
+        if name == "train" and sums.pixels:
+            for field, found in zip(("mean", "std"), sums.mean_and_std(), strict=True):
+                if not np.allclose(found, getattr(manifest, field), rtol=1e-9, atol=1e-12):
+                    yield f"{data.path}: {field} of the images differs from the manifest's"
     for origin, parts in seen.items():
         index = np.concatenate(parts)
         twice = len(index) - len(np.unique(index))
         if twice:
             yield f"{data.path}: {twice} images of the source's {origin} split occur twice"
-
-
-def _read(data: DataFolder, shard: Shard) -> tuple[Arrays | None, list[str]]:
-    where = data.location(shard)
-    content = _content(data, shard)
-    if isinstance(content, str):
-        return None, [content]
-    try:
-        parts = list(read_tar(io.BytesIO(content), data.manifest.layout, where))
-        arrays = Arrays(*map(np.concatenate, zip(*parts, strict=True)))
-        check_arrays(arrays, data.manifest, shard.count, where)
-    except Exception as error:  # whatever a foreign tar makes the decoders raise is a fault
-        return None, [f"{where}: does not decode ({error})"]
-    try:  # once more as the stream loader does: by the offsets and sums of the blocks
-        data.read_blocks([(shard, number) for number in range(len(shard.offsets) - 1)])
-    except (ValueError, IndexError) as error:
-        return arrays, [str(error)]
-    return arrays, []
-
-
-def _content(data: DataFolder, shard: Shard) -> bytes | str:
-    """Bytes of a shard, or what is wrong with them."""
-    where = data.location(shard)
-    try:
-        content = read_whole(where, shard, data.config)
-    except (OSError, ValueError) as error:
-        return f"{where}: cannot be read ({getattr(error, 'strerror', None) or error})"
-    if len(content) != shard.bytes:
-        return f"{where}: {len(content)} bytes, the manifest says {shard.bytes}"
-    if hashlib.sha256(content).hexdigest() != shard.sha256:
-        return f"{where}: SHA-256 differs from the manifest's: damaged or changed"
-    return content
 
 
 def _index_files(data: DataFolder) -> Iterator[str]:

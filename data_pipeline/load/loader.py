@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +19,8 @@ from data_pipeline.remote.reading import RemoteConfig
 if TYPE_CHECKING:
     from data_pipeline.folder import DataFolder
 
+Gather = Callable[[Any], list[Any]]
+"""Collects a value from every process, in the order of their ranks."""
 LOADERS = ("auto", "memory", "stream")
 BAD_SHARD_POLICIES = ("fail", "skip")
 DATA_DEVICES = ("cpu", "cuda")
@@ -154,6 +156,7 @@ def make_loader(
     seed: int = 0,
     shuffle: bool = True,
     exclude: Collection[str] = frozenset(),
+    gather: Gather | None = None,
 ) -> Loader:
     """Make the loader of a split.
 
@@ -175,12 +178,17 @@ def make_loader(
         False gives the images in their fixed order.
     exclude : collection of str
         Names of shards to leave out; must be the same on all processes.
+    gather : callable, optional
+        Collects one small value from every process, in the order of their ranks. With it the
+        processes of one machine hold the images of the memory loader once between them; all
+        of `world` must then call this function together.
 
     Returns
     -------
     Loader
     """
     from data_pipeline.load.memory import MemoryLoader
+    from data_pipeline.load.shared import shared_rows
     from data_pipeline.load.stream import StreamLoader
 
     if batch_size < 1:
@@ -191,7 +199,11 @@ def make_loader(
     mode, reason = _choose(data, split, config)
     loader: Loader
     if mode == "memory":
-        arrays = data.arrays(split, exclude)
+        if gather is None or world.size == 1 or config.data_device != "cpu":
+            arrays = data.rows(split, exclude)
+        else:
+            arrays, how = shared_rows(data, split, exclude, world, gather)
+            reason = f"{reason}; {how}"
         loader = MemoryLoader(arrays, batch_size, world, seed, shuffle, config, reason)
     else:
         loader = StreamLoader(

@@ -36,6 +36,8 @@ class MemoryLoader(Loader):
         self.seed = seed
         self.shuffle = shuffle
         self.image_shape = arrays.images.shape[1:]
+        # The images stay in the order in which they were read: sorting them would hold them twice.
+        self.rows = torch.from_numpy(np.argsort(arrays.index, kind="stable"))
         images, labels, index = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
         images, labels = images.to(config.data_device), labels.to(config.data_device)
         self.images = images.reshape(len(images), -1)  # rows: one copy an image
@@ -45,8 +47,8 @@ class MemoryLoader(Loader):
     def order(self, epoch: int) -> torch.Tensor:
         """Rows in the order of an epoch."""
         if not self.shuffle:
-            return torch.arange(self.num_images)
-        return torch.from_numpy(permutation(self.num_images, self.seed, "order", epoch))
+            return self.rows
+        return self.rows[torch.from_numpy(permutation(self.num_images, self.seed, "order", epoch))]
 
     @property
     def data_device(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from data_pipeline.order import World, batch_slice
 
 
 class BlockReader:
-    """Reads blocks of a split by seeking, through webdataset's own pipeline."""
+    """Reads blocks of a split by seeking."""
 
     def __init__(self, data: DataFolder, split: str, exclude: Collection[str]) -> None:
         self.data = data
@@ -83,8 +84,8 @@ class StreamLoader(Loader):
             worker_init_fn=_leave_stopping_to_the_trainer,
         )
         turn = []
-        for part in parts:  # the workers take turns, in a fixed order
-            if isinstance(part, ValueError):
+        for part in _of_living_workers(parts):  # they take turns, in a fixed order
+            if isinstance(part, UserError):
                 raise part
             turn.append(part)
             if not self.shuffle:
@@ -144,6 +145,19 @@ class StreamLoader(Loader):
                 epoch=epoch,
                 step=step,
             )
+
+
+def _of_living_workers(parts: Iterable[Any]) -> Iterator[Any]:
+    """What the workers read; that one was killed is told in one line."""
+    try:
+        yield from parts
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):  # not torch's word for it
+            raise
+        raise UserError(
+            f"a reading process was killed, perhaps for memory ({error}); lower --workers, or "
+            "resume where the run stopped"
+        ) from error
 
 
 def _leave_stopping_to_the_trainer(worker: int) -> None:
@@ -229,12 +243,12 @@ class _Parts(IterableDataset):
         self.epoch = epoch
         self.start = start
 
-    def __iter__(self) -> Iterator[Batch | ValueError]:
+    def __iter__(self) -> Iterator[Batch | UserError]:
         info = get_worker_info()
         assert info is not None
         try:
             yield from self.loader.parts(self.epoch, self.start, info.id, info.num_workers)
-        except ValueError as error:  # the user's: raised whole in the main process
+        except UserError as error:  # raised whole in the main process
             yield error
 
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from data_pipeline.errors import UserError
+from data_pipeline.records import parse_json, read_record
+from data_pipeline.redact import shown
 from data_pipeline.remote.transfer import DISK_FULL, Patience, TransferError, fetch, sha256_of
 
 RECHECK_SECONDS = 24 * 3600
@@ -37,6 +39,14 @@ class _Known:
 
     signature: tuple[int, ...]
     touched: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Checked:
+    """The record beside an object: when it was last checked, and how the file looked then."""
+
+    signature: tuple[int, ...]
+    checked: float
 
 
 class Cache:
@@ -113,13 +123,13 @@ class Cache:
             if now - known.touched > TOUCH_SECONDS:
                 self._use(path, signature)
             return True
+        where = str(_record(path))
         try:
-            record = json.loads(_record(path).read_bytes())
-        except (OSError, ValueError):
+            text = _record(path).read_bytes()
+            record = read_record(_Checked, parse_json(text, where), where)
+        except (OSError, UserError):
             return False
-        if tuple(record["signature"]) != signature:
-            return False
-        if not 0 <= now - record["checked"] < RECHECK_SECONDS:
+        if record.signature != signature or not 0 <= now - record.checked < RECHECK_SECONDS:
             return False
         self._use(path, signature)
         return True
@@ -155,7 +165,7 @@ class Cache:
         if evicted and sha256 in self.fetched and not self.warned:
             self.warned = True
             warnings.warn(
-                f"{url}: fetched again, for --cache-size {self.limit / 1e9:.3g} GB is too small "
+                f"{shown(url)}: fetched again, for --cache-size {self.limit / 1e9:.3g} GB is too small "
                 "for the shards in use at once (with --loader stream one a lane): raise it",
                 stacklevel=2,
             )

@@ -6,23 +6,27 @@ A shard from elsewhere is fetched whole into the node's cache and checked there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
+import stat
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, files_of_user, reason_of
 from data_pipeline.remote.cache import Cache
 from data_pipeline.remote.transfer import Patience, TransferError, read_bytes
 
 if TYPE_CHECKING:
     from data_pipeline.folder.manifest import Shard
 
-T = TypeVar("T")
+MAX_SMALL = 1 << 26
+DAMAGED = "run vae-dist verify, restore it, or pass --on-bad-shard skip"
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0)
 
 
 @dataclass(kw_only=True)
@@ -47,7 +51,6 @@ class RemoteConfig:
             raise UserError(f"--remote-timeout {self.remote_timeout}: must be positive")
         if self.remote_retries < 0:
             raise UserError(f"--remote-retries {self.remote_retries}: must not be negative")
-
         if self.remote_connections < 1:
             raise UserError(f"--remote-connections {self.remote_connections}: must be at least 1")
 
@@ -101,38 +104,76 @@ def local_path(url: str, *, sha256: str, size: int, config: RemoteConfig) -> Pat
         return _cache_of(config).path(url, sha256, size, config.patience)
     except TransferError as error:
         raise UserError(str(error)) from error
+    except OSError as error:  # of this machine: the cache's disk
+        raise UserError(
+            f"--cache-dir {_cache_of(config).folder}: cannot be used ({reason_of(error)})"
+        ) from error
 
 
-def read_text(url: str, config: RemoteConfig | None = None) -> str:
-    """Content of a small text file; FileNotFoundError if there is none."""
-    return read_small(url, config or RemoteConfig()).decode()
+def read_small(path: str, config: RemoteConfig, limit: int = MAX_SMALL) -> bytes:
+    """Content of a small file, never from the cache; FileNotFoundError if there is none.
 
-
-def read_small(path: str, config: RemoteConfig) -> bytes:
-    """Content of a small file, never from the cache; FileNotFoundError if there is none."""
+    Raises
+    ------
+    UserError
+        If it is longer than `limit`, no plain file, or cannot be read.
+    """
     if not is_remote(path):
-        return _plain(path).read_bytes()
+        try:
+            with files_of_user(f"{path}: cannot be read"), open_plain(_plain(path)) as file:
+                content = file.read(limit + 1)
+        except UserError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise error.__cause__ from None
+            raise
+        if len(content) > limit:
+            raise UserError(f"{path}: longer than {limit} bytes")
+        return content
     try:
-        return read_bytes(path, config.patience)
+        return read_bytes(path, config.patience, limit)
     except TransferError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise error.__cause__ from None
         raise UserError(str(error)) from error
 
 
-def read_whole(path: str, shard: Shard, config: RemoteConfig) -> bytes:
-    """Content of a shard. A local file may be damaged: the caller checks."""
-    return _read(path, shard, config, lambda file: file.read())
+@contextlib.contextmanager
+def open_shard(path: str, shard: Shard, config: RemoteConfig) -> Iterator[BinaryIO]:
+    """A shard opened for reading, here or from the cache, of the size that the manifest says.
+
+    Raises
+    ------
+    UserError
+        If it is missing, no plain file or of another size, or cannot be read, now or while it
+        is open; names the shard.
+    """
+    with files_of_user(f"{path}: cannot be read", DAMAGED):
+        while True:
+            here = local_path(path, sha256=shard.sha256, size=shard.bytes, config=config)
+            try:
+                file = open_plain(here)
+            except FileNotFoundError:
+                if is_remote(path):  # pushed out of the cache before it was opened
+                    continue
+                raise
+            break
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            if size != shard.bytes:
+                raise UserError(
+                    f"{path}: damaged shard ({size} bytes, the manifest says {shard.bytes}); "
+                    f"{DAMAGED}"
+                )
+            yield file
 
 
-def read_some(path: str, shard: Shard, offset: int, length: int, config: RemoteConfig) -> bytes:
-    """Some bytes of a shard; fewer where a local file ends early."""
-
-    def some(file: BinaryIO) -> bytes:
-        file.seek(offset)
-        return file.read(length)
-
-    return _read(path, shard, config, some)
+def open_plain(path: Path) -> BinaryIO:
+    """A plain file opened for reading; a named pipe, on which opening hangs, is an OSError."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAITING))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return file
 
 
 def bring(files: Sequence[tuple[str, Shard]], config: RemoteConfig) -> None:
@@ -161,19 +202,6 @@ def bring(files: Sequence[tuple[str, Shard]], config: RemoteConfig) -> None:
     with ThreadPoolExecutor(config.remote_connections) as pool:
         for path, shard in wanted.values():
             pool.submit(fetch_one, path, shard)
-
-
-def _read(path: str, shard: Shard, config: RemoteConfig, action: Callable[[BinaryIO], T]) -> T:
-    while True:
-        here = local_path(path, sha256=shard.sha256, size=shard.bytes, config=config)
-        try:
-            file = here.open("rb")
-        except FileNotFoundError:
-            if is_remote(path):  # pushed out of the cache before it was opened
-                continue
-            raise
-        with file:
-            return action(file)
 
 
 def _plain(path: str) -> Path:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from data_pipeline.errors import UserError
+from data_pipeline.redact import scrub
 
 CHUNK = 1 << 17
 HTTP = ("http", "https")
@@ -26,7 +27,10 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"}
 
 
 class TransferError(OSError):
-    """A file could not be had; says which, how often it was tried, and why."""
+    """A file could not be had; says which, how often it was tried, and why, without secrets."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(scrub(message))
 
 
 class _Cut(OSError):
@@ -90,6 +94,8 @@ def fetch(
                 while chunk := stream.read(CHUNK):
                     file.write(chunk)
                     done += len(chunk)
+                    if expected is not None and done > expected:
+                        break  # it may never end
                     if advance is not None:
                         advance(done, expected)
         if expected is not None and done < expected:

@@ -7,13 +7,18 @@ from which the next one goes on.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
+import socket
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def site_of(out: Path) -> Path:
@@ -23,7 +28,10 @@ def site_of(out: Path) -> Path:
 
 @contextmanager
 def building_site(out: Path) -> Iterator[Path]:
-    """The building site of a folder, held by one process at a time, cleared away when done."""
+    """The building site of a folder, held by one process at a time, cleared away when done.
+
+    On a file system without locks each process builds in a site of its own.
+    """
     partial = site_of(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -33,7 +41,12 @@ def building_site(out: Path) -> Iterator[Path]:
         except FileNotFoundError:
             continue
         with handle:
-            fcntl.lockf(handle, fcntl.LOCK_EX)  # of this process: children do not inherit it
+            try:
+                fcntl.lockf(handle, fcntl.LOCK_EX)  # of this process: children do not inherit it
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                break
             try:
                 ours = os.path.samestat(os.fstat(handle.fileno()), os.stat(partial / "lock"))
             except FileNotFoundError:
@@ -43,6 +56,20 @@ def building_site(out: Path) -> Iterator[Path]:
                 yield partial
                 shutil.rmtree(partial, ignore_errors=True)
                 return
+    (partial / "lock").unlink(missing_ok=True)
+    with suppress(OSError):  # it holds what another run left
+        partial.rmdir()
+    own = partial.with_name(f"{partial.name}-{socket.gethostname()}-{os.getpid()}")
+    warnings.warn(
+        f"{out.parent}: a file system without locks; this run goes on alone in {own}, which a kill "
+        "leaves behind",
+        stacklevel=3,
+    )
+    own.mkdir()
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def publish(build: Path, out: Path, partial: Path) -> None:

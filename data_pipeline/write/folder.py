@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, files_of_user, reason_of
 from data_pipeline.folder.manifest import (
     MANIFEST_NAME,
-    MANIFEST_VERSION,
+    PICTURE_NAME,
     Manifest,
     Shard,
     Split,
     dump_manifest,
     fingerprint_of,
     parse_manifest,
+    sealed,
     wids_indexes,
 )
+from data_pipeline.remote.reading import RemoteConfig, read_small
 from data_pipeline.write.building import (
     building_site,
     publish,
@@ -35,7 +37,7 @@ from data_pipeline.write.building import (
     sync_folder,
     whole_file,
 )
-from data_pipeline.write.shards import Job, Source, WritingTask, write_all
+from data_pipeline.write.shards import Job, Source, Sums, WritingTask, write_all
 from data_pipeline.write.splits import fold_rows
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
+_BYTES_VERSION = 2  # of the shards' bytes, which version 3 of the manifest left alone
 # Settings that do not change what is written.
 _IMMATERIAL = {"out", "writers", "overwrite"}
 
@@ -68,7 +71,8 @@ def write_folder(
     Manifest
         Of the folder.
     """
-    out = Path(os.path.abspath(out))
+    asked, out = out, Path(os.path.realpath(out))  # what a link points to, not the link
+    _check_place(asked, out)
     image_shape = _check(source)
     block_size, samples_per_shard = config.sizes(image_shape)
     jobs = _plan(source, config, samples_per_shard)
@@ -81,7 +85,7 @@ def write_folder(
     present = _present(out, key, config)
     if present is not None and not site_of(out).exists():  # else clear it: a kill left it there
         return present
-    with building_site(out) as partial:
+    with files_of_user(f"--out {asked}: cannot be written"), building_site(out) as partial:
         present = _present(out, key, config)
         if present is not None:  # another process wrote it meanwhile
             return present
@@ -106,11 +110,37 @@ def write_folder(
             restore(out, partial)
             shutil.rmtree(partial, ignore_errors=True)
             raise UserError(
-                f"{out}: could not be written ({error.strerror or error}); "
-                f"{shutil.disk_usage(out.parent).free / 1e6:,.0f} MB are free there; "
+                f"{asked}: could not be written ({reason_of(error)}); {_free(out.parent)}"
                 "nothing was left behind"
             ) from error
     return manifest
+
+
+def _check_place(asked: Path, out: Path) -> None:
+    """Refuse a folder that cannot be put in its place by one rename."""
+    current = Path(os.path.realpath(os.curdir))
+    if out == current or out in current.parents:
+        raise UserError(
+            f"--out {asked}: the current folder lies in it and would be exchanged; "
+            "choose a folder inside, or run from elsewhere"
+        )
+    with files_of_user(f"--out {asked}: cannot be used"):
+        if os.path.islink(out):
+            raise UserError(f"--out {asked}: a link that leads nowhere")
+        if os.path.lexists(out) and os.path.ismount(out):
+            raise UserError(
+                f"--out {asked}: a mount point, which cannot be exchanged; choose a folder inside, "
+                f"as in {asked / 'data'}"
+            )
+        if out.exists() and not out.is_dir():
+            raise UserError(f"--out {asked}: is a file; choose a folder")
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB are free there; "
+    except OSError:
+        return ""
 
 
 def _check_space(
@@ -165,7 +195,7 @@ def _plan(source: Source, config: PrepareConfig, size: int) -> list[Job]:
 def _key(source: Source, settings: dict[str, Any], shape: tuple[int, int, int]) -> str:
     """What decides the bytes of the folder, as one hash."""
     facts = {
-        "version": MANIFEST_VERSION,
+        "version": _BYTES_VERSION,
         "name": source.name,
         "classes": list(source.classes),
         # The same images found in another place are the same.
@@ -186,17 +216,32 @@ def _key(source: Source, settings: dict[str, Any], shape: tuple[int, int, int]) 
 def _present(out: Path, key: str, config: PrepareConfig) -> Manifest | None:
     """What lies in the folder already, if it is just what would be written."""
     path = out / MANIFEST_NAME
-    if path.is_file():
-        manifest = parse_manifest(path.read_bytes(), str(path))
-        if manifest.provenance.get("key") == key:
-            return manifest
-        if not config.overwrite:
-            raise UserError(
-                f"{out}: holds {manifest.name}, written from other images or with other "
-                "settings; choose another --out, or pass --overwrite True"
-            )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists and is not a data folder; choose another --out")
+    other = "choose another --out"
+    with files_of_user(f"--out {out}: cannot be read", other):
+        names = sorted(os.listdir(out)) if out.exists() else []
+    if MANIFEST_NAME not in names:
+        if names:
+            raise UserError(f"{out}: exists and is not a data folder; {other}")
+        return None
+    try:
+        manifest = parse_manifest(read_small(str(path), RemoteConfig()), str(path))
+    except UserError as error:
+        raise UserError(f"{error}; or {other}, or remove the folder") from error
+    if manifest.provenance.get("key") == key:
+        return manifest
+    if not config.overwrite:
+        raise UserError(
+            f"{out}: holds {manifest.name}, written from other images or with other "
+            f"settings; {other}, or pass --overwrite True"
+        )
+    ours = {MANIFEST_NAME, PICTURE_NAME, *wids_indexes(manifest)}
+    ours |= {shard.name for split in manifest.splits.values() for shard in split.shards}
+    strange = [name for name in names if name not in ours]
+    if strange:
+        raise UserError(
+            f"{out}: holds {strange[0]!r} and {len(strange) - 1} more files that vae-dist did not "
+            f"write, which --overwrite would delete; move them, or {other}"
+        )
     return None
 
 
@@ -226,32 +271,26 @@ def _manifest(
     splits = {}
     for name in ("train", "val", "test"):
         records = [r for job, r in zip(jobs, written, strict=True) if job.split == name]
-        counts = [0] * len(source.classes)
-        for record in records:
-            for label, times in record["sums"]["labels"]:
-                if label >= 0:
-                    counts[label] += times
+        sums = Sums.of(record["sums"] for record in records)
         shards = [Shard(**record["shard"]) for record in records]
         splits[name] = Split(
-            count=sum(shard.count for shard in shards), class_counts=counts, shards=shards
+            count=sum(shard.count for shard in shards),
+            class_counts=sums.by_class(len(source.classes)),
+            shards=shards,
         )
-    sums = [r["sums"] for job, r in zip(jobs, written, strict=True) if job.split == "train"]
-    mean, std = [], []
-    pixels = sum(s["pixels"] for s in sums)
-    for channel in range(image_shape[0]):
-        first = sum(s["first"][channel] for s in sums)
-        second = sum(s["second"][channel] for s in sums)
-        mean.append(first / pixels / 255)
-        std.append((second * pixels - first * first) ** 0.5 / pixels / 255)
-    return Manifest(
-        name=source.name,
-        image_shape=image_shape,
-        classes=list(source.classes),
-        layout=settings["layout"],
-        block_size=settings["block_size"],
-        splits=splits,
-        mean=mean,
-        std=std,
-        fingerprint=fingerprint_of(splits),
-        provenance={"key": key, "settings": settings, "source": dict(source.provenance)},
+        if name == "train":
+            mean, std = sums.mean_and_std()
+    return sealed(
+        Manifest(
+            name=source.name,
+            image_shape=image_shape,
+            classes=list(source.classes),
+            layout=settings["layout"],
+            block_size=settings["block_size"],
+            splits=splits,
+            mean=mean,
+            std=std,
+            fingerprint=fingerprint_of(splits),
+            provenance={"key": key, "settings": settings, "source": dict(source.provenance)},
+        )
     )

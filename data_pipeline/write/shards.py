@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,8 +21,10 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from data_pipeline.batch import Arrays
+from data_pipeline.errors import UserError
 from data_pipeline.folder.manifest import Shard
 from data_pipeline.folder.tars import write_tar
+from data_pipeline.records import parse_json, read_record
 from data_pipeline.write.building import whole_file
 
 _IMAGES_WORTH_A_PROCESS = 4096
@@ -68,7 +70,7 @@ class WritingTask:
 
     def write(self, job: Job) -> dict[str, Any]:
         """Write one shard, then its record."""
-        sums = _Sums()
+        sums = Sums()
         blocks = _blocks(self.source.splits[job.source_split], job.rows, self.block_size)
         with whole_file(self.build / job.name, self.scratch) as file:
             offsets = write_tar(
@@ -83,11 +85,16 @@ class WritingTask:
 
     def done(self, job: Job) -> dict[str, Any] | None:
         """The record of a shard that was finished by a run that was killed."""
+        where = self._record(job)
         try:
-            record = json.loads(self._record(job).read_bytes())
-            whole = (self.build / job.name).stat().st_size == record["shard"]["bytes"]
-        except (OSError, ValueError):
-            return None
+            record = dataclasses.asdict(
+                read_record(_Record, parse_json(where.read_bytes(), str(where)), str(where))
+            )
+            size = (self.build / job.name).stat().st_size
+        except (OSError, UserError):
+            return None  # it is written again
+        shard = record["shard"]
+        whole = (shard["name"], shard["count"], shard["bytes"]) == (job.name, len(job.rows), size)
         return record if whole else None
 
     def _record(self, job: Job) -> Path:
@@ -158,7 +165,7 @@ def _take(images: Any, rows: np.ndarray) -> np.ndarray:
     return np.concatenate([images[int(run[0]) : int(run[-1]) + 1] for run in runs])
 
 
-class _Sums:
+class Sums:
     """Exact sums over a shard: of pixels and their squares by channel, of labels."""
 
     def __init__(self) -> None:
@@ -166,6 +173,29 @@ class _Sums:
         self.first: list[int] = []
         self.second: list[int] = []
         self.labels: dict[int, int] = {}
+
+    @classmethod
+    def of(cls, records: Iterable[Mapping[str, Any]]) -> Sums:
+        """The sums over several shards, from their records."""
+        whole = cls()
+        for record in records:
+            whole.pixels += record["pixels"]
+            whole.first = _added(whole.first, record["first"])
+            whole.second = _added(whole.second, record["second"])
+            for label, times in record["labels"]:
+                whole.labels[label] = whole.labels.get(label, 0) + times
+        return whole
+
+    def by_class(self, classes: int) -> list[int]:
+        """Images of each class."""
+        return [self.labels.get(label, 0) for label in range(classes)]
+
+    def mean_and_std(self) -> tuple[list[float], list[float]]:
+        """By channel, of pixels scaled to [0, 1]."""
+        pairs = list(zip(self.first, self.second, strict=True))
+        mean = [first / self.pixels / 255 for first, _ in pairs]
+        std = [(s * self.pixels - f * f) ** 0.5 / self.pixels / 255 for f, s in pairs]
+        return mean, std
 
     def add(self, block: Arrays) -> Arrays:
         """Count a block in, and hand it on."""
@@ -189,6 +219,26 @@ class _Sums:
             "second": self.second,
             "labels": sorted(self.labels.items()),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SumsRecord:
+    pixels: int
+    first: list[int]
+    second: list[int]
+    labels: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """What lies beside a finished shard."""
+
+    shard: Shard
+    sums: _SumsRecord
+
+
+def _added(sums: list[int], more: Sequence[int]) -> list[int]:
+    return [a + b for a, b in zip(sums, more, strict=True)] if sums else list(more)
 
 
 def _described(file: IO[bytes], name: str, count: int, offsets: list[int]) -> Shard:

@@ -131,7 +131,7 @@ def flip(path):
     ("damage", "said"),
     [
         (cut, "bytes, the manifest says"),
-        (flip, "SHA-256"),
+        (flip, "CRC-32"),
         (lambda p: p.unlink(), "cannot be read"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from data_pipeline.folder import open_data
-from data_pipeline.folder.tars import npy_array, npy_bytes, read_tar
+from data_pipeline.folder.tars import npy_array, npy_bytes, read_block
 from data_pipeline.folder.verify import find_bad_shards, verify
 from data_pipeline.load.loader import LoaderConfig, make_loader
 from data_pipeline.order import World
@@ -125,14 +125,14 @@ def test_nothing_is_unpickled(tmp_path):
             member = tarfile.TarInfo(f"{key}.{suffix}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    with open(tmp_path / "d" / "train-000000.tar", "rb") as file:
-        (block,) = read_tar(file, "block", "here")
-    assert len(block.labels) == 50
+    content = (tmp_path / "d" / "train-000000.tar").read_bytes()
+    assert len(read_block(content, "block", 50, (1, 5, 4), "here").labels) == 50
     stream = io.BytesIO()
     np.lib.format.write_array(stream, np.array([Bomb()], dtype=object), (1, 0), allow_pickle=True)
     with pytest.raises(ValueError, match="object"):
-        npy_array(stream.getvalue())
-    assert npy_array(npy_bytes(np.arange(6).reshape(2, 3))).tolist() == [[0, 1, 2], [3, 4, 5]]
+        npy_array(stream.getvalue(), "|O", (1,))
+    array = np.arange(6).reshape(2, 3)
+    assert npy_array(npy_bytes(array), "<i8", (2, 3)).tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_a_folder_is_opened_by_path_or_address(tmp_path):

@@ -20,7 +20,7 @@ from data_pipeline.load.loader import LoaderConfig, make_loader
 from data_pipeline.order import World
 from data_pipeline.progress import Silent
 from data_pipeline.remote.cache import Cache
-from data_pipeline.remote.reading import RemoteConfig, join, local_path, read_text
+from data_pipeline.remote.reading import RemoteConfig, join, local_path, read_small
 from data_pipeline.remote.transfer import Patience, TransferError
 from data_pipeline.sources import SourceConfig
 from data_pipeline.sources.download import download
@@ -277,7 +277,7 @@ def test_anything_that_fsspec_opens(tmp_path):
     fsspec.filesystem("memory").put(str(tmp_path / "set"), "/bucket/set", recursive=True)
     data = open_data("memory://bucket/set", config=_config(tmp_path))
     assert len(data.arrays("test").labels) == 20
-    assert read_text("memory://bucket/set/manifest.json").startswith("{")
+    assert read_small("memory://bucket/set/manifest.json", RemoteConfig()).startswith(b"{")
 
 
 def test_paths_pass_through(tmp_path):
@@ -285,7 +285,7 @@ def test_paths_pass_through(tmp_path):
     config = RemoteConfig()
     for url in (str(tmp_path / "f"), f"file://{tmp_path}/f"):
         assert local_path(url, sha256="", size=0, config=config) == tmp_path / "f"
-        assert read_text(url) == "content"
+        assert read_small(url, RemoteConfig()) == b"content"
 
 
 def test_a_signed_address_keeps_its_query():

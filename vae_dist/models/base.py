@@ -88,7 +88,7 @@ class VAEModel(nn.Module, ABC):
         if config.normalise == "set":
             channels = image_shape[0]
             mean = [0.0] * channels if pixel_mean is None else pixel_mean
-            std = [1.0] * channels if pixel_std is None else pixel_std
+            std = [1.0] * channels if pixel_std is None else [s or 1.0 for s in pixel_std]
             self.register_buffer("pixel_mean", torch.tensor(mean).reshape(1, channels, 1, 1))
             self.register_buffer("pixel_std", torch.tensor(std).reshape(1, channels, 1, 1))
         if self.num_classes:

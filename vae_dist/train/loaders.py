@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
@@ -53,8 +54,6 @@ def open_loaders(data: DataFolder, settings: Settings, accelerator: Accelerator)
             raise UserError(f"{data.path}: has no split {split!r}, which training needs")
     left_out: dict[str, str] = {}
     if settings.loader.on_bad_shard == "skip":
-        from accelerate.utils import gather_object
-
         found = [find_bad_shards(data, split, world) for split in SPLITS]
         for part in gather_object(found):
             left_out |= part
@@ -68,6 +67,7 @@ def open_loaders(data: DataFolder, settings: Settings, accelerator: Accelerator)
             seed=settings.run.seed,
             shuffle=split == "train",
             exclude=frozenset(left_out),
+            gather=(lambda value: gather_object([value])) if world.size > 1 else None,
         )
         for split in SPLITS
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -96,9 +97,11 @@ def reconstruction_panel(state: TrainState, data: DataFolder) -> np.ndarray:
         uint8 (2 H, n W, 3).
     """
     objective = state.objective
-    loader = make_loader(
-        data, "val", state.settings.loader, World(), batch_size=PANEL_IMAGES, shuffle=False
+    # The same images by either loader; memory would hold the whole split once more.
+    config = dataclasses.replace(
+        state.settings.loader, loader="stream", workers=0, data_device="cpu"
     )
+    loader = make_loader(data, "val", config, World(), batch_size=PANEL_IMAGES, shuffle=False)
     batch = next(iter(loader.batches())).to(state.device)
     images = state.to_images(batch, augment=False)
     objective.eval()
