@@ -7,6 +7,7 @@ An address may hold a password (``https://user:password@host``) or a signature
 from __future__ import annotations
 
 import re
+from typing import Any
 
 HIDDEN = "***"
 
@@ -38,6 +39,15 @@ def scrub(text: str) -> str:
     if "://" not in text and "%2" not in text:
         return text
     return _ADDRESS.sub(_scrubbed, text)
+
+
+def scrubbed(value: Any) -> Any:
+    """What is about to be written as JSON, each text in it through `scrub`."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, dict):
+        return {name: scrubbed(inner) for name, inner in value.items()}
+    return [scrubbed(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def is_shown(address: str) -> bool:

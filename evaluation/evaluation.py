@@ -11,6 +11,7 @@ from typing import Any
 from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.folder import open_data
 from data_pipeline.order import World
+from data_pipeline.redact import scrubbed
 from evaluation.backends.choose import Backends
 from evaluation.cache import Cache
 from evaluation.comparison import Comparison
@@ -92,7 +93,7 @@ def evaluate(
         seed=config.seed,
         backend=backends.describe(),
         versions=backends.versions(),
-        settings=_plain(dataclasses.asdict(config)),
+        settings=scrubbed(_plain(dataclasses.asdict(config))),
         runs=[info for info, _, _ in encoded],
         failed=failed,
     )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from data_pipeline.errors import UserError, reason_of
+from data_pipeline.redact import scrub
 from launch.config import complain
 
 COMMANDS = {
@@ -71,6 +74,7 @@ def guard(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     no more file handles). Everything else is a bug and keeps its traceback. Of several processes
     that read the same wrong flags only the first complains.
     """
+    sys.excepthook = _without_secrets
     try:
         return command(argv)
     except UserError as error:
@@ -83,6 +87,11 @@ def guard(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _without_secrets(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Print a traceback with the passwords and signatures of addresses hidden."""
+    print(scrub("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 def _version() -> str:

@@ -28,6 +28,7 @@ from data_pipeline.folder.manifest import (
     sealed,
     wids_indexes,
 )
+from data_pipeline.redact import scrubbed
 from data_pipeline.remote.reading import RemoteConfig, read_small
 from data_pipeline.write.building import (
     building_site,
@@ -291,6 +292,10 @@ def _manifest(
             mean=mean,
             std=std,
             fingerprint=fingerprint_of(splits),
-            provenance={"key": key, "settings": settings, "source": dict(source.provenance)},
+            provenance={
+                "key": key,
+                "settings": settings,
+                "source": scrubbed(dict(source.provenance)),
+            },
         )
     )

@@ -12,6 +12,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
 from data_pipeline.folder.manifest import Manifest
 from data_pipeline.records import read_json
+from data_pipeline.redact import shown
 from vae_dist.run.checkpoint import read_meta
 
 FLAG = "--allow-other-data True"
@@ -27,7 +28,7 @@ def describe_data(data: DataFolder) -> dict[str, Any]:
     """
     manifest = data.manifest
     return {
-        "path": str(data.path),
+        "path": shown(data.path),
         "name": manifest.name,
         "fingerprint": manifest.fingerprint,
         "mean": list(manifest.mean),

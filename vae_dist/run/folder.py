@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from data_pipeline.errors import UserError
+from data_pipeline.redact import scrubbed
 from vae_dist.run.checkpoint import newest_checkpoint, write_json
 
 _PACKAGES = ("torch", "torchvision", "accelerate", "webdataset", "numpy", "safetensors", "kornia")
@@ -88,7 +89,7 @@ class RunFolder:
                 "device": _device_name(device),
                 "cuda": torch.version.cuda,
                 "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
-                "command": sys.argv,
+                "command": scrubbed(sys.argv),
             },
         )
 
