@@ -8,6 +8,7 @@ if __name__ == "__main__":  # a launcher runs this file: put the project, not la
     sys.path[0] = sys.path[0] + "/.."
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -19,7 +20,8 @@ from tyro.conf import arg
 from data_pipeline.errors import UserError
 from data_pipeline.progress import Progress, Silent
 from launch.cli import guard
-from launch.config import is_first_process, parse
+from launch.config import parse
+from launch.processes import check_accelerate, check_device, is_first, join
 from launch.progress import make_progress
 
 if TYPE_CHECKING:
@@ -100,6 +102,9 @@ def main(argv: Sequence[str]) -> int:
 
 def carry_out(path: Path, share: ShareConfig, make: Callable[[Run, Progress], Job]) -> int:
     """Load a run, make the job and do this process's share of it; returns the exit code."""
+    processes = join()
+    check_accelerate(os.environ)
+    import torch
     from accelerate import PartialState
 
     from data_pipeline.order import World
@@ -107,18 +112,20 @@ def carry_out(path: Path, share: ShareConfig, make: Callable[[Run, Progress], Jo
     from vae_dist.run.load import load_run
 
     started = time.perf_counter()
-    state = PartialState(cpu=share.device == "cpu")
+    cpu = share.device == "cpu"
+    check_device(processes, os.environ, 0 if cpu else torch.cuda.device_count())
+    state = PartialState(cpu=cpu)
     try:
         device = str(state.device) if share.device == "auto" else share.device
         run = load_run(path, device, share.which)
-        with make_progress() if is_first_process() else nullcontext(Silent()) as progress:
+        with make_progress() if is_first() else nullcontext(Silent()) as progress:
             job = make(run, progress)
             rows = 0
             if job.is_done(share.overwrite):
                 progress.say(f"{job.output.path}: is there already, of the same run and rows")
                 return 0
             progress.say(
-                f"{run.name}, step {run.step:,}, on {state.num_processes} process(es): "
+                f"{run}; on {state.num_processes} process(es): "
                 f"{job.rows.count:,} rows of {job.rows.name}"
             )
             world = World(state.process_index, state.num_processes)
