@@ -4,6 +4,7 @@
 # make test-cluster   needs root on Debian: a two-node Slurm and two network hosts on this machine
 # make test-faults ROUNDS=100 SEED=1   trainings under kills, full disks and the like (ROUND=17: one)
 # make fuzz INPUTS=20000 SEED=1        damaged and hostile files of every kind (INPUT=17: one)
+# make test-wheel     builds the wheel and runs the digits demo from it, in an empty folder
 # make test-cuml      installs cuML (4.6 GB) into .venv-cuml and binds our calls to it
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ SEED ?= 1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-cluster test-faults fuzz test-cuml check bench clean
+.PHONY: demo test test-cluster test-faults fuzz test-cuml test-wheel check bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +48,9 @@ test-faults: $(READY)
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) --seed $(SEED) $(if $(INPUT),--input $(INPUT)) $(FUZZ)
+
+test-wheel: $(READY) # the built wheel in an empty folder, with this environment's libraries
+	bash tests/wheel/run.sh $(abspath $(BIN)/python)
 
 test-cuml:
 	bash tests/cuml/run.sh

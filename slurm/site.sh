@@ -28,5 +28,12 @@ load_environment() {
     if [[ -f .venv/bin/activate ]]; then source .venv/bin/activate; fi
 }
 
+# Folder of the program's scripts, as the nodes (or the container) see it: launch/ of a checkout,
+# else that of the installed package.
+find_program() {
+    [[ -n ${LAUNCH:-} || ! -f launch/train.py ]] || LAUNCH=launch
+    LAUNCH=${LAUNCH:-$(python -c 'import launch; print(launch.__path__[0])')}
+}
+
 # The network (docs/slurm.md): which card, and who talks to whom.
 # export NCCL_SOCKET_IFNAME=ib0 GLOO_SOCKET_IFNAME=ib0
