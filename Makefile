@@ -1,6 +1,7 @@
 # make demo   the whole job on Fashion-MNIST (DATASET=digits needs no network)
 # make test   every fast test
-# Both make .venv and install the pinned set if it is missing.
+# make docs   the documentation as a site, in build/site
+# They make .venv and install the pinned set if it is missing.
 # make test-cluster   needs root on Debian: a two-node Slurm and two network hosts on this machine
 # make test-faults ROUNDS=100 SEED=1   trainings under kills, full disks and the like (ROUND=17: one)
 # make fuzz INPUTS=20000 SEED=1        damaged and hostile files of every kind (INPUT=17: one)
@@ -16,7 +17,7 @@ SEED ?= 1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-cluster test-faults fuzz test-cuml test-wheel check bench clean
+.PHONY: demo docs test test-cluster test-faults fuzz test-cuml test-wheel check bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +55,10 @@ test-wheel: $(READY) # the built wheel in an empty folder, with this environment
 
 test-cuml:
 	bash tests/cuml/run.sh
+
+docs: $(READY) # the site, in build/site; a broken link fails
+	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 bench: $(READY)
 	$(BIN)/vae-dist bench data

@@ -1,4 +1,4 @@
-"""docs/adding_a_model.md, followed word for word."""
+"""docs/extending.md, followed word for word."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ from vae_dist.run.load import load_run
 
 
 def test_one_file_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (ROOT / "docs" / "adding_a_model.md").read_text()
+    page = (ROOT / "docs" / "extending.md").read_text()
     file, line = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     name, where = re.findall(r'"(.+?)"', line)
     (tmp_path / "added").mkdir()

@@ -1,4 +1,4 @@
-"""Make the README's pictures from an evaluation folder: python docs/images/make.py eval/fmnist"""
+"""Make the README's pictures from an evaluation folder: python -m benchmarks.pictures eval/fmnist"""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from evaluation.results.folder import Folder
 
 NAMES = ("compare", "reconstructions")
 MOST_BYTES = 200_000
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
 
 def main() -> int:
-    """Write the pictures beside this file, each below 200 kB."""
+    """Write the pictures into docs/images, each below 200 kB."""
     from PIL import Image
 
     if len(sys.argv) != 2:
@@ -32,7 +33,7 @@ def main() -> int:
             packed.save(buffer, format="PNG", optimize=True)
             if len(buffer.getvalue()) < MOST_BYTES:
                 break
-        path = Path(__file__).parent / f"{picture.name}.png"
+        path = IMAGES / f"{picture.name}.png"
         path.write_bytes(buffer.getvalue())
         print(f"{path}: {len(buffer.getvalue()):,} bytes, {colors} colours")
     return 0
