@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import shutil
 import struct
 from pathlib import Path
@@ -139,12 +138,3 @@ def _evaluation(folder: Path, run: Path) -> None:
     cache.keep_record("knn", "k" * 32, [{"metric": "knn_test_accuracy", "value": 0.5, "k": 5}])
     cache.keep_arrays("pca", "k" * 32, {"train": np.eye(3, dtype=np.float32)})
     shutil.copytree(run / "run", folder / "run", symlinks=True)
-
-
-def picture_bytes(size: tuple[int, int]) -> bytes:
-    """A PNG of one colour."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.new("L", size).save(stream, "PNG")
-    return stream.getvalue()

@@ -22,9 +22,11 @@ from random import Random
 from tests.faults.rounds import WARM
 from tests.fuzz import mutate
 from tests.fuzz.bases import build
-from tests.fuzz.hostile import HOSTILE
+from tests.fuzz.hostile import HOSTILE, REGRESSIONS
 from tests.fuzz.kinds import KINDS, Kind
 from tests.fuzz.sandbox import FINDING, READ, REFUSED, Outcome, Try, Watch, run_all
+
+MADE = [*HOSTILE, *REGRESSIONS]
 
 
 class Fuzzer:
@@ -80,7 +82,7 @@ class Fuzzer:
 
     def hostile(self, number: int) -> tuple[str, Try]:
         """A file made by hand, put in the place of one of its kind."""
-        made = HOSTILE[number]
+        made = MADE[number]
 
         def attempt(watch: Watch) -> Outcome:
             kind = KINDS[made.kind]
@@ -135,7 +137,7 @@ def main() -> int:
         fuzzer = Fuzzer(Path(folder) / "work", options.seed)
         fuzzer.prepare()
         if options.input is None:
-            tries = [fuzzer.hostile(number) for number in range(len(HOSTILE))]
+            tries = [fuzzer.hostile(number) for number in range(len(MADE))]
             tries += [fuzzer.input(number) for number in range(options.inputs)]
         else:
             tries = [fuzzer.input(options.input)]
@@ -167,10 +169,8 @@ def report(results: list[tuple[str, Outcome]], options: argparse.Namespace, seco
     """Print findings by their last line and the tally by kind; write the tally."""
     tally: dict[str, collections.Counter[str]] = {}
     groups: dict[str, list[str]] = {}
-    for number, (name, outcome) in enumerate(
-        results, -len(HOSTILE) if options.input is None else 0
-    ):
-        kind = name if name in KINDS else "hostile, made by hand"
+    for number, (name, outcome) in enumerate(results, -len(MADE) if options.input is None else 0):
+        kind = name if name in KINDS else "made by hand, and former findings"
         tally.setdefault(kind, collections.Counter()).update(["inputs", outcome.result])
         if outcome.result == FINDING:
             lines = outcome.text.strip().splitlines()

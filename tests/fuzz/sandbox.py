@@ -10,12 +10,10 @@ import resource
 import select
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from data_pipeline.errors import UserError
 
@@ -52,10 +50,9 @@ def run_all(tries: Sequence[Try]) -> Iterator[Outcome]:
     done = 0
     while done < len(tries):
         pipe, pid = _start(tries[done:])
-        with os.fdopen(pipe, "rb", 0) as lines:
-            for text in iter(lambda lines=lines: _line(lines), b""):
-                yield Outcome(*json.loads(text))
-                done += 1
+        for text in _lines(pipe):
+            yield Outcome(*json.loads(text))
+            done += 1
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -66,16 +63,17 @@ def run_all(tries: Sequence[Try]) -> Iterator[Outcome]:
             done += 1
 
 
-def _line(lines: BinaryIO) -> bytes:
-    """The next whole line, or nothing: the child is dead, or late."""
-    until, text = time.monotonic() + WALL_SECONDS, b""
-    while not text.endswith(b"\n"):
-        ready, _, _ = select.select([lines], [], [], max(0.0, until - time.monotonic()))
-        part = lines.read(1 << 16) if ready else b""
+def _lines(pipe: int) -> Iterator[bytes]:
+    """Lines that a child writes, until it is dead, or late with the next."""
+    rest = b""
+    while True:
+        ready, _, _ = select.select([pipe], [], [], WALL_SECONDS)
+        part = os.read(pipe, 1 << 16) if ready else b""
         if not part:
-            return b""
-        text += part
-    return text
+            break
+        *lines, rest = (rest + part).split(b"\n")
+        yield from lines
+    os.close(pipe)
 
 
 def _start(tries: Sequence[Try]) -> tuple[int, int]:
