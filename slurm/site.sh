@@ -12,7 +12,7 @@ LOG_DIR=${LOG_DIR:-slurm-logs}
 # How many times a training job is requeued after running into its time limit:
 MAX_TIMEOUTS=${MAX_TIMEOUTS:-20}
 
-# Processes a node. Empty: one for each GPU that Slurm gave.
+# Processes a node. Empty: one for each GPU that Slurm gave, and none without. Set it to train on CPUs.
 RANKS_PER_NODE=${RANKS_PER_NODE:-}
 
 # Words put before the program on each node, for example a container:

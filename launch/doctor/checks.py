@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import ipaddress
 import json
 import os
 import platform
@@ -12,7 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -139,16 +140,7 @@ def check_sources() -> Iterator[Finding]:
 
 def check_network() -> Iterator[Finding]:
     """This host's name, the ports and interfaces that process groups need."""
-    name = socket.gethostname()
-    try:
-        yield Finding("host name", "ok", f"{name} is {socket.gethostbyname(name)}")
-    except OSError as error:
-        yield Finding(
-            "host name",
-            "warning",
-            f"{name} does not resolve ({error})",
-            f"several nodes need it: add {name} to /etc/hosts, or set GLOO_SOCKET_IFNAME",
-        )
+    yield check_host_name(socket.gethostname())
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
@@ -163,13 +155,59 @@ def check_network() -> Iterator[Finding]:
     except OSError as error:
         mend = "pass --main_process_port 0 to accelerate launch, or --standalone to torchrun"
         yield Finding("port", "warning", f"{port}: {error.strerror}", mend)
-    known = set(psutil.net_if_addrs())
+    up = {name: state.isup for name, state in psutil.net_if_stats().items()}
     for variable in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
         wanted = os.environ.get(variable, "")
-        names = [n for n in wanted.lstrip("=").split(",") if n and not wanted.startswith("^")]
-        if names and not any(have.startswith(tuple(names)) for have in known):
-            have = ", ".join(sorted(known))
-            yield Finding(variable, "error", f"{wanted}: no such interface", f"there are: {have}")
+        fault = interface_fault(variable, wanted, up) if wanted else ""
+        if fault:
+            have = f"there are: {', '.join(sorted(up))}"
+            yield Finding(variable, "error", f"{wanted}: {fault}", have)
+        elif wanted:
+            yield Finding(variable, "ok", wanted)
+
+
+def check_host_name(name: str) -> Finding:
+    """Whether this host's name is an address at which other nodes reach it."""
+    several = f"several nodes need it: give {name} its own address in /etc/hosts"
+    several += ", or set GLOO_SOCKET_IFNAME"
+    try:
+        found = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(name, None)})
+    except OSError as error:
+        return Finding("host name", "warning", f"{name} does not resolve ({error})", several)
+    text = f"{name} is {', '.join(found)}"
+    if any(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found):
+        text += ": an address of this machine alone"
+        return Finding("host name", "warning", text, several)
+    return Finding("host name", "ok", text)
+
+
+def interface_fault(variable: str, wanted: str, up: Mapping[str, bool]) -> str:
+    """What is wrong with a variable that names network interfaces; empty: nothing.
+
+    Parameters
+    ----------
+    variable, wanted : str
+        NCCL takes beginnings of names, exact names after ``=``, and all others after ``^``;
+        gloo takes exact names only.
+    up : mapping of str to bool
+        The interfaces of this machine, and whether each is up.
+    """
+    if variable.startswith("GLOO"):
+        if wanted[0] in "^=":
+            return f"gloo takes names alone, and no {wanted[0]}"
+        exact, left_out, names = True, False, wanted.split(",")
+    else:
+        left_out = wanted.startswith("^")
+        rest = wanted.removeprefix("^")
+        exact = rest.startswith("=")
+        names = [name for name in rest.removeprefix("=").split(",") if name]
+    missing = [n for n in names if not any(h == n if exact else h.startswith(n) for h in up)]
+    meant = {h for h in up if left_out != any(h == n if exact else h.startswith(n) for n in names)}
+    if not meant or (variable.startswith("GLOO") and missing):
+        return "no such interface"
+    if not any(up[name] for name in meant):
+        return "is down"
+    return ""
 
 
 def check_processes() -> Iterator[Finding]:

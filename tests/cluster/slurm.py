@@ -49,7 +49,7 @@ JobRequeue=1
 JobCompType=jobcomp/none
 AccountingStorageType=accounting_storage/none
 NodeName=node[1-2] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] \
-CPUs={cpus} RealMemory=8000 Gres=gpu:2 State=UNKNOWN
+CPUs={cpus} RealMemory=64000 Gres=gpu:2 State=UNKNOWN
 PartitionName=debug Nodes=ALL Default=YES PriorityTier=1
 PartitionName=grace Nodes=ALL PriorityTier=1 GraceTime=90
 PartitionName=high Nodes=ALL PriorityTier=10

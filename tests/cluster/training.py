@@ -123,6 +123,8 @@ class Jobs:
     def run(self, *words: str, check: bool = True, **environment: str) -> str:
         """Any command in the checkout that talks to Slurm."""
         variables = self.checkout.environment | environment
+        if not any("--gpus" in word for word in words):
+            variables.setdefault("RANKS_PER_NODE", "1")
         return self.slurm.command(
             *words, cwd=self.checkout.path, environment=variables, check=check
         )

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from launch.doctor.checks import check_host_name, interface_fault
 from launch.doctor.command import conclude, faults, main, run_check
 from launch.doctor.findings import Finding
 
@@ -56,3 +57,48 @@ def test_errors_come_before_warnings_each_with_its_mend():
 def test_a_wrong_flag_is_a_users_error():
     with pytest.raises(ValueError, match="--fast"):
         main(["--fast"])
+
+
+UP = {"lo": True, "eth0": True, "ib0": False, "docker0": True}
+
+
+@pytest.mark.parametrize(
+    ("variable", "wanted", "fault"),
+    [
+        ("GLOO_SOCKET_IFNAME", "eth0", ""),
+        ("GLOO_SOCKET_IFNAME", "^docker0", "gloo takes names alone"),
+        ("GLOO_SOCKET_IFNAME", "=eth0", "gloo takes names alone"),
+        ("GLOO_SOCKET_IFNAME", "eth", "no such interface"),
+        ("GLOO_SOCKET_IFNAME", "eth0,eth9", "no such interface"),
+        ("GLOO_SOCKET_IFNAME", "ib0", "is down"),
+        ("NCCL_SOCKET_IFNAME", "eth", ""),
+        ("NCCL_SOCKET_IFNAME", "=eth0", ""),
+        ("NCCL_SOCKET_IFNAME", "=eth", "no such interface"),
+        ("NCCL_SOCKET_IFNAME", "^docker,lo", ""),
+        ("NCCL_SOCKET_IFNAME", "^docker,lo,eth,ib", "no such interface"),
+        ("NCCL_SOCKET_IFNAME", "ib", "is down"),
+        ("NCCL_SOCKET_IFNAME", "enp", "no such interface"),
+    ],
+)
+def test_interfaces_are_read_as_the_library_reads_them(variable, wanted, fault):
+    found = interface_fault(variable, wanted, UP)
+    assert found.startswith(fault)
+    assert bool(found) == bool(fault)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "status"),
+    [(["127.0.1.1"], "warning"), (["::1"], "warning"), (["10.0.0.3"], "ok"), ([], "warning")],
+)
+def test_a_host_name_that_only_this_machine_understands_is_not_approved(
+    addresses, status, monkeypatch
+):
+    def lookup(name, port):
+        if not addresses:
+            raise OSError("Name or service not known")
+        return [(0, 0, 0, "", (address, 0)) for address in addresses]
+
+    monkeypatch.setattr("socket.getaddrinfo", lookup)
+    found = check_host_name("node7")
+    assert found.status == status
+    assert bool(found.mend) == (status == "warning")

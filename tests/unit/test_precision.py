@@ -1,11 +1,14 @@
 """Precision: TF32 both ways, and steps that the fp16 scaler skips."""
 
+import re
+
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 
-from vae_dist.train.accelerator import set_tf32
+from data_pipeline.errors import UserError
+from vae_dist.train.accelerator import find_compiler, set_tf32
 from vae_dist.train.step import _apply
 
 
@@ -41,3 +44,16 @@ def test_a_step_skipped_by_the_scaler_is_seen_also_with_a_fused_optimizer(fused)
         assert torch.equal(before, weight) is not taken[-1]
         optimizer.zero_grad()
     assert taken == [True, False, True]
+
+
+@pytest.mark.parametrize(("cpu", "named"), [(True, "g++ or clang++"), (False, "gcc or clang")])
+def test_compiling_without_a_compiler_is_refused_in_one_line(cpu, named, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for variable in ("CC", "CXX"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(UserError, match=f"--compile True: .*{re.escape(named)}"):
+        find_compiler(cpu)
+    own = tmp_path / "my-compiler"
+    own.touch(mode=0o755)
+    monkeypatch.setenv("CXX" if cpu else "CC", "my-compiler")
+    assert find_compiler(cpu) == str(own)

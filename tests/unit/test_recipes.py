@@ -98,6 +98,32 @@ def test_pipeline_refuses_what_it_does_not_know(words, complaint):
     assert complaint in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({}, "Slurm gave no GPU"),
+        ({"SLURM_GPUS_ON_NODE": "2", "RANKS_PER_NODE": "4"}, "RANKS_PER_NODE=4 is more than the 2"),
+        ({"SLURM_GPUS_ON_NODE": "8"}, "8 processes on 4 CPU(s)"),
+    ],
+)
+def test_a_training_job_refuses_resources_that_do_not_fit(given, complaint, tmp_path):
+    job = {"SLURM_SUBMIT_DIR": str(REPOSITORY), "SLURM_NNODES": "1", "SLURM_CPUS_ON_NODE": "4"}
+    job |= {"LOG_DIR": str(tmp_path), "PATH": os.environ["PATH"], **given}
+    script = ["bash", REPOSITORY / "slurm" / "train.sbatch"]
+    done = subprocess.run(script, env=job, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"train.sbatch: {complaint}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_every_job_says_which_processors_and_memory_it_needs():
+    for path in SCRIPTS:
+        if path.suffix == ".sbatch":
+            text = path.read_text()
+            assert "#SBATCH --cpus-per-task=" in text, path
+            assert "#SBATCH --mem-per-cpu=" in text, path
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_preset_is_a_whole_run(name):
     head = (PRESETS / f"{name}.toml").read_text().splitlines()
@@ -132,6 +158,8 @@ def test_dockerfile_copies_what_is_there_and_installs_the_pinned_set():
     assert image.startswith("python:")
     assert "latest" not in image
     assert "RUN launch/container/install.sh" in text
+    assert next(w for w in lines if w[:1] == ["RUN"])[:3] == ["RUN", "apt-get", "update"]
+    assert "g++" in text, "torch.compile needs a compiler, and the preset large_batch compiles"
     assert text.index("USER vae") > text.index("RUN launch/container/install.sh")
     install = (REPOSITORY / "launch" / "container" / "install.sh").read_text()
     assert "--constraint constraints.txt" in install

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -74,7 +76,7 @@ def make_accelerator(config: PrecisionConfig, run_dir: Path, trackers: list[str]
     Raises
     ------
     UserError
-        If the other processes are not found.
+        If the other processes are not found, or ``--compile`` finds no compiler.
     """
     from accelerate import Accelerator
     from accelerate.utils import (
@@ -83,9 +85,11 @@ def make_accelerator(config: PrecisionConfig, run_dir: Path, trackers: list[str]
         ProjectConfiguration,
     )
 
+    cpu = config.no_cuda or not torch.cuda.is_available()
+    if config.compile:
+        find_compiler(cpu)
     set_tf32(config.tf32)
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
-    cpu = config.no_cuda or not torch.cuda.is_available()
     wait = config.collective_timeout + (0.0 if cpu else NCCL_GRACE)
     try:
         return Accelerator(
@@ -108,6 +112,19 @@ def make_accelerator(config: PrecisionConfig, run_dir: Path, trackers: list[str]
             f"the processes of this run do not find each other ({' '.join(str(error).split())[:200]}"
             "); Fix: look at MASTER_ADDR and MASTER_PORT, and whether all processes have started"
         ) from error
+
+
+def find_compiler(cpu: bool) -> str:
+    """Path of the compiler that ``torch.compile`` will call: of C++ on the CPU, of C with a GPU."""
+    variable, usual = ("CXX", ("g++", "clang++")) if cpu else ("CC", ("gcc", "clang"))
+    names = [name for name in (os.environ.get(variable), *usual) if name]
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        raise UserError(
+            f"--compile True: needs a compiler, and there is no {' or '.join(names)} here; "
+            f"Fix: install one, or --compile False"
+        )
+    return found
 
 
 def set_tf32(allowed: bool) -> None:
