@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
+import os
+import select
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from data_pipeline.errors import UserError, reason_of
 from data_pipeline.redact import scrub
-from launch.config import complain
+from launch.processes import may_speak
 
 COMMANDS = {
     "prepare": "write a data set as webdataset shards",
@@ -38,6 +42,9 @@ MODULES = {
     "bench": "bench.command",
 }
 
+READER_GONE = 128 + signal.SIGPIPE
+"""Exit code where nobody reads our output any more; the usual one."""
+
 MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 
 
@@ -54,7 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code: 0 done; 1 failed; 2 the input is wrong; 75 stopped after a checkpoint.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    return guard(_command, list(sys.argv[1:] if argv is None else argv))
+
+
+def _command(words: Sequence[str]) -> int:
+    """Find the command that the first word names, and run it."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if words else 2
@@ -63,9 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name = words[0]
     if name not in COMMANDS:
-        complain(UserError(f"no command {name!r}; have {', '.join(COMMANDS)}"))
-        return 2
-    return guard(importlib.import_module(f"launch.{MODULES.get(name, name)}").main, words[1:])
+        raise UserError(f"no command {name!r}; have {', '.join(COMMANDS)}")
+    with _ended_by_interrupt():
+        module = importlib.import_module(f"launch.{MODULES.get(name, name)}")
+    return int(module.main(words[1:]))
 
 
 def guard(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
@@ -77,14 +89,22 @@ def guard(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """
     sys.excepthook = _without_secrets
     try:
-        return command(argv)
+        _open_streams(argv)
+        try:
+            return command(argv)
+        finally:
+            sys.stdout.flush()  # here, where a reader that has gone can still be handled
     except UserError as error:
         complain(error)
         return 2
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            _discard_output()
+            return READER_GONE
         if error.errno not in MACHINE_FAULTS:
             raise
         complain(UserError(f"the machine's disk or limits: {reason_of(error)}"))
+        _discard_output()
         return 2
     except KeyboardInterrupt:
         return 130
@@ -93,6 +113,49 @@ def guard(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
 def _without_secrets(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Print a traceback with the passwords and signatures of addresses hidden."""
     print(scrub("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
+def complain(error: BaseException) -> None:
+    """Write a user's error as one line to stderr; of several processes the first one does."""
+    if may_speak():
+        print(f"vae-dist: error: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def _open_streams(argv: Sequence[str]) -> None:
+    """Give a command streams to write to also where the shell closed them (``>&-``)."""
+    if sys.stdout is None and "--json" in argv:
+        raise UserError("--json: standard output is closed; Fix: direct it into a file or a pipe")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # as long as the process
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads our output any more, as behind ``| head``."""
+    poll = select.poll()
+    for stream in (1, 2):
+        poll.register(stream, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _discard_output() -> None:
+    """Let Python's own flush at the end succeed: it would end in a second complaint."""
+    with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _ended_by_interrupt() -> Iterator[None]:
+    """Let Ctrl-C end the process at once, without a traceback from the middle of an import."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except ValueError:  # not the main thread, which alone gets signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _version() -> str:

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import io
 import re
-import sys
 import tomllib
 import typing
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,6 @@ from typing import Any
 import tyro
 
 from data_pipeline.errors import UserError, files_of_user
-from launch.processes import may_speak
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -227,9 +225,3 @@ def _one_line(box: str) -> str:
         said.append(line)
     # "Error parsing run: --epochs must be ..." : the owner's name says nothing to the user.
     return re.sub(r"^Error parsing [a-z_]+: (?=--)", "", " ".join(said))
-
-
-def complain(error: BaseException) -> None:
-    """Write a user's error as one line to stderr; of several processes the first one does."""
-    if may_speak():
-        print(f"vae-dist: error: {' '.join(str(error).split())}", file=sys.stderr)

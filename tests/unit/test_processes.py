@@ -4,7 +4,7 @@ import pytest
 
 from data_pipeline.errors import UserError
 from launch import processes
-from launch.config import complain
+from launch.cli import complain
 from launch.processes import (
     check_accelerate,
     check_device,
