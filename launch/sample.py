@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     images, labels = _images(config, run)
     config.out.mkdir(parents=True, exist_ok=True)
     names = paint(painter, images, labels, config.out)
-    print(f"{run.name}, step {run.step:,}: {', '.join(names)} in {config.out}")
+    print(f"{run}: {', '.join(names)} in {config.out}")
     if config.nll_samples:
         with make_progress() as progress:
             record = measure(painter, images, labels, config, progress)

@@ -41,6 +41,8 @@ SCENARIOS: dict[str, dict[str, object]] = {
     "conv_vamp": {"model_type": "conv", "conv_width": 8, "prior": "vamp", "prior_components": 5},
     "mixture_mse": {"image_loss_type": "mse", "prior": "mixture", "prior_components": 5},
     "uneven_memory": {"find_batch_size": True},  # rank 0 finds room for more than the others
+    "averaged": {"ema": 0.9, "schedule": "plateau", "plateau_patience": 1},
+    "frozen": {"freeze": "encoder"},
     "clip": {"grad_clip": 0.5, "schedule": "cosine", "warmup_epochs": 0.5},
 }
 """Name to flags. Each runs on 1, 2 and 4 processes and must give the same losses."""

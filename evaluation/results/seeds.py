@@ -26,6 +26,9 @@ def training_key(config: dict[str, Any]) -> str | None:
     deciding["run"] = {
         name: run[name] for name in ("epochs", "max_steps", "batch_size", "accumulate", "do_augs")
     }
+    start = config.get("start", {})
+    if start.get("init_from") or start.get("freeze"):
+        deciding["start"] = start
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
 

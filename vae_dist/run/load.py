@@ -16,6 +16,7 @@ from vae_dist.objective import Objective
 from vae_dist.run.checkpoint import SCHEMA, load_checkpoint, resolve_checkpoint
 from vae_dist.run.data import data_of
 from vae_dist.run.trained import Run
+from vae_dist.train.ema import split_average
 
 
 def load_run(path: str | Path, device: torch.device | str = "auto", which: str = "best") -> Run:
@@ -48,6 +49,7 @@ def load_run(path: str | Path, device: torch.device | str = "auto", which: str =
     if config.get("schema") != SCHEMA:
         raise UserError(f"{folder}/config.json: schema {config.get('schema')} is not known here")
     weights, _, meta = load_checkpoint(checkpoint)
+    weights, average = split_average(weights)
     model_config, loss_config = ModelConfig(**config["model"]), LossConfig(**config["loss"])
     shape = tuple(config["image_shape"])
     model = build_model(
@@ -55,7 +57,7 @@ def load_run(path: str | Path, device: torch.device | str = "auto", which: str =
     )
     objective = Objective(model, loss_config)
     try:
-        objective.load_state_dict(weights)
+        objective.load_state_dict(average or weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{checkpoint}: weights do not fit config.json ({reason})") from error
@@ -70,6 +72,7 @@ def load_run(path: str | Path, device: torch.device | str = "auto", which: str =
         step=meta["step"],
         content_hash=hashlib.sha256(decisive.encode()).hexdigest(),
         path=checkpoint,
+        averaged=average is not None,
     )
 
 

@@ -23,6 +23,9 @@ from vae_dist.run.checkpoint import (
     save_checkpoint,
 )
 from vae_dist.run.data import check_data, continue_on, data_of, describe_data
+from vae_dist.train.ema import Average, split_average
+from vae_dist.train.optim import set_rates
+from vae_dist.train.start import initialise
 from vae_dist.train.state import Counters, TrainState
 
 NOISE = "philox4x32-10"
@@ -53,6 +56,7 @@ def capture(state: TrainState) -> dict[str, Any]:
         "total_steps": state.total_steps,
         "optimizer_type": state.settings.optim.optimizer,
         "order": state.order,
+        "frozen": state.frozen,
         "noise": NOISE,
     }
 
@@ -81,7 +85,10 @@ def save(state: TrainState, folder: Path, config: CheckpointConfig, *, best: boo
             "data": state.trained_on,
         }
         try:
-            target = save_checkpoint(folder, state.objective.state_dict(), trainer, meta)
+            weights = state.objective.state_dict()
+            if state.average is not None:
+                weights |= state.average.state_dict()
+            target = save_checkpoint(folder, weights, trainer, meta)
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -120,11 +127,11 @@ def restore(state: TrainState, checkpoints: Path, data: DataFolder) -> str:
     resume = state.settings.run.resume
     state.trained_on = describe_data(data)
     if not resume:
-        return "starting afresh"
+        return _begin(state)
     if resume == "auto":
         checkpoint = newest_checkpoint(checkpoints)
         if checkpoint is None:
-            return "starting afresh (--resume auto: no complete checkpoint yet)"
+            return _begin(state) + " (--resume auto: no complete checkpoint yet)"
     elif resume.endswith((".pth.tar", ".pth", ".pt")):
         return _restore_article2018(state, Path(resume))
     else:
@@ -134,6 +141,7 @@ def restore(state: TrainState, checkpoints: Path, data: DataFolder) -> str:
     allow = state.settings.run.allow_other_data
     note = check_data(str(checkpoint), trained_on, data, allow=allow)
     state.trained_on = continue_on(trained_on, data)
+    weights, average = split_average(weights)
     _load_weights(state, weights, checkpoint)
     _check_path(trainer, state, checkpoint)
     # Moments come from the checkpoint; rates and other options are those of the flags.
@@ -141,16 +149,17 @@ def restore(state: TrainState, checkpoints: Path, data: DataFolder) -> str:
     state.optimizer.load_state_dict({**fresh, "state": trainer["optimizer"]["state"]})
     state.scheduler.load_state_dict(trainer["scheduler"])
     state.scheduler.base_lrs = base_lrs
-    _set_rates(state)
     if trainer["scaler"] is not None and state.accelerator.scaler is not None:
         state.accelerator.scaler.load_state_dict(trainer["scaler"])
     state.counters = Counters(**trainer["counters"])
+    set_rates(state.scheduler)
     state.best = trainer["best"]
     state.running = trainer["running"].to(state.device)
     if state.world.rank == 0:  # the sums are of all processes together
         state.window = trainer["window"].to(state.device)
         state.epoch_sums = trainer["epoch_sums"].to(state.device)
     told = f"resuming {checkpoint} at step {meta['step']}" + _new_plan(trainer, state)
+    told += _restore_average(state, average)
     if note:
         told += f"; warning: {note}"
     if trainer.get("noise") != NOISE:
@@ -161,12 +170,38 @@ def restore(state: TrainState, checkpoints: Path, data: DataFolder) -> str:
     return told
 
 
+def _begin(state: TrainState) -> str:
+    start = state.settings.start
+    if not start.init_from:
+        return "starting afresh"
+    line = initialise(state.objective, start, state.settings.model.model_type)
+    if state.average is not None:
+        state.average = Average(state.objective, state.average.decay)
+    return line
+
+
+def _restore_average(state: TrainState, average: dict[str, Tensor] | None) -> str:
+    """Go on with the moving average; what to say where there is one on one side only."""
+    if state.average is None:
+        return "; warning: without its moving average: --ema is 0" if average else ""
+    if average is None:
+        state.average = Average(state.objective, state.average.decay)
+        return "; its moving average begins here: the checkpoint has none"
+    state.average.load(average)
+    return ""
+
+
 def _check_path(trainer: dict[str, Any], state: TrainState, checkpoint: Path) -> None:
     """Refuse settings under which the run would silently leave the path it was on."""
     if trainer["optimizer_type"] != state.settings.optim.optimizer:
         raise UserError(
             f"{checkpoint}: was made with --optimizer {trainer['optimizer_type']}, whose state "
             f"does not serve {state.settings.optim.optimizer}; resume with the same one"
+        )
+    if trainer.get("frozen", []) != state.frozen:
+        raise UserError(
+            f"{checkpoint}: was made with other parts frozen; resume with the same --freeze, or "
+            "start another run with --init-from"
         )
     if trainer["steps_per_epoch"] != state.steps_per_epoch:
         raise UserError(
@@ -204,18 +239,6 @@ def _new_plan(trainer: dict[str, Any], state: TrainState) -> str:
     )
 
 
-def _set_rates(state: TrainState) -> None:
-    """Give the optimizer the rate that the schedule has at the step it stands at."""
-    scheduler = state.scheduler
-    rates = [
-        base * factor(scheduler.last_epoch)
-        for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-    ]
-    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-    scheduler._last_lr = rates
-
-
 def _load_weights(state: TrainState, weights: dict[str, Tensor], source: Path) -> None:
     try:
         state.objective.load_state_dict(weights)
@@ -244,11 +267,12 @@ def _restore_article2018(state: TrainState, path: Path) -> str:
             for i, name in enumerate(content["optimizer"]["param_groups"][0]["params"])
         }
         state.optimizer.load_state_dict({**fresh, "state": ordered})
+    _restore_average(state, None)
     epoch = int(content["epoch"])
     steps = epoch * state.steps_per_epoch
     state.counters = Counters(epoch=epoch, step=steps)
     state.scheduler.last_epoch = steps
-    _set_rates(state)
+    set_rates(state.scheduler)
     return (
         f"resuming {path}, a checkpoint of the 2018 program, after epoch {epoch}; it does not say "
         "which images it was trained on, so that was not checked"

@@ -59,6 +59,8 @@ class Run:
         SHA-256 over the weights and what else decides the latents.
     path : Path
         The checkpoint they came from.
+    averaged : bool
+        Whether they are the moving average of a training with ``--ema``.
 
     Examples
     --------
@@ -75,6 +77,11 @@ class Run:
     step: int
     content_hash: str
     path: Path
+    averaged: bool = False
+
+    def __str__(self) -> str:
+        """Name, step, and which weights: for a line of text."""
+        return f"{self.name}, step {self.step:,}" + (", averaged weights" * self.averaged)
 
     @property
     def device(self) -> torch.device:

@@ -55,6 +55,14 @@ def introduction(
     yield f"images: {loaders.train.reason}"
     for name, fault in loaders.left_out.items():
         yield f"left out on all processes: shard {name} ({fault})"
+    if state.frozen:
+        left = sum(p.numel() for p in state.objective.parameters() if not p.requires_grad)
+        yield f"not trained: {len(state.frozen)} tensors, {left:,} parameters (--freeze)"
+    if state.average is not None:
+        yield (
+            f"validation, best and whatever uses this run later take the moving average of the "
+            f"weights (--ema {state.average.decay:g})"
+        )
     yield origin
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,8 +23,9 @@ class OptimConfig:
     lr: float = 1e-3
     """Learning rate, before --lr-scaling and the schedule."""
 
-    schedule: Literal["milestones", "cosine", "constant"] = "milestones"
-    """How the rate falls: by --lr-gamma at --m1 and --m2, along a cosine to --lr-min, or not."""
+    schedule: Literal["milestones", "cosine", "constant", "plateau"] = "milestones"
+    """How the rate falls: by --lr-gamma at --m1 and --m2, along a cosine to --lr-min, not at all, or
+    by --lr-gamma whenever validations no longer improve."""
 
     m1: int = 5
     """First milestone, in epochs."""
@@ -35,8 +36,11 @@ class OptimConfig:
     lr_gamma: float = 0.1
     """Factor at each milestone."""
 
+    plateau_patience: int = 5
+    """plateau: so many validations in a row without a new best, by --best-by, lower the rate."""
+
     lr_min: float = 0.0
-    """Where the cosine ends, as a fraction of the rate."""
+    """Where the cosine ends, and below what plateau does not go, as a fraction of the rate."""
 
     warmup_epochs: float = 0.0
     """Epochs over which the rate first rises linearly from zero, under any schedule."""
@@ -59,10 +63,14 @@ class OptimConfig:
     grad_clip: float = 0.0
     """Largest gradient norm; 0 leaves gradients as they are."""
 
+    ema: float = 0.0
+    """Keep a moving average of the weights that forgets by this factor a step, as in 0.999, for
+    validation and all use of the run afterwards; 0: none."""
+
     def __post_init__(self) -> None:
         choices = {
             "optimizer": ("adam", "adamw", "rmsprop", "sgd"),
-            "schedule": ("milestones", "cosine", "constant"),
+            "schedule": ("milestones", "cosine", "constant", "plateau"),
             "lr_scaling": ("none", "linear"),
         }
         for name, allowed in choices.items():
@@ -74,6 +82,10 @@ class OptimConfig:
         for name in ("warmup_epochs", "weight_decay", "momentum", "grad_clip", "lr_min", "m1"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{_flag(name)} {getattr(self, name)}: must not be negative")
+        if self.plateau_patience < 1:
+            raise UserError(f"--plateau-patience {self.plateau_patience}: must be at least 1")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"--ema {self.ema}: must be 0 (none), or below 1 as in 0.999")
         if self.m2 < self.m1:
             raise UserError(f"--m2 {self.m2}: must not come before --m1 {self.m1}")
         if self.base_batch_size < 1:
@@ -122,8 +134,13 @@ def build_optimizer(
     return family[config.optimizer](params, **options)
 
 
-def lr_factor_at(config: OptimConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
-    """Fraction of the peak rate used for optimizer step ``step``, which counts from 0."""
+def lr_factor_at(
+    config: OptimConfig, step: int, steps_per_epoch: int, total_steps: int, reductions: int = 0
+) -> float:
+    """Fraction of the peak rate used for optimizer step ``step``, which counts from 0.
+
+    ``reductions`` counts how often the plateau schedule has lowered the rate.
+    """
     warmup = config.warmup_epochs * steps_per_epoch
     rise = min(1.0, (step + 1) / (warmup + 1)) if warmup > 0 else 1.0
     if config.schedule == "milestones":
@@ -133,11 +150,17 @@ def lr_factor_at(config: OptimConfig, step: int, steps_per_epoch: int, total_ste
         done = min(1.0, max(0.0, (step - warmup) / max(1.0, total_steps - warmup)))
         fall = 0.5 * (1 + math.cos(math.pi * done))
         return rise * (config.lr_min + (1 - config.lr_min) * fall)
+    if config.schedule == "plateau":
+        return rise * max(config.lr_gamma**reductions, config.lr_min)
     return rise
 
 
 def build_scheduler(
-    optimizer: optim.Optimizer, config: OptimConfig, steps_per_epoch: int, total_steps: int
+    optimizer: optim.Optimizer,
+    config: OptimConfig,
+    steps_per_epoch: int,
+    total_steps: int,
+    reductions: Callable[[], int] = lambda: 0,
 ) -> LambdaLR:
     """A plain scheduler, to be stepped once after each optimizer step (not a micro-batch).
 
@@ -147,7 +170,21 @@ def build_scheduler(
     config : OptimConfig
     steps_per_epoch, total_steps : int
         Counted in optimizer steps.
+    reductions : callable
+        How often the plateau schedule has lowered the rate by now.
     """
     return LambdaLR(
-        optimizer, lambda step: lr_factor_at(config, step, steps_per_epoch, total_steps)
+        optimizer,
+        lambda step: lr_factor_at(config, step, steps_per_epoch, total_steps, reductions()),
     )
+
+
+def set_rates(scheduler: LambdaLR) -> None:
+    """Give the optimizer the rate that the schedule has at the step it stands at."""
+    rates = [
+        base * factor(scheduler.last_epoch)
+        for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates

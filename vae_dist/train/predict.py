@@ -65,7 +65,8 @@ def predict(
     if not (folder.path / "config.json").exists():
         write_run_files(folder, state, data)
     if evaluate:
-        figures = validate(state, loaders["val"], Agreement(StopRequest(), World()))
+        with state.averaged():
+            figures = validate(state, loaders["val"], Agreement(StopRequest(), World()))
         assert figures is not None
         print(f"val   {describe(figures)}")
     for wanted, split in ((test, "test"), (train, "train")):
@@ -74,7 +75,8 @@ def predict(
         if split not in loaders:
             raise UserError(f"{data.path}: has no split {split!r} to predict")
         path = folder.path / "predictions" / f"{split}.npz"
-        arrays = _embed(state, loaders[split])
+        with state.averaged():
+            arrays = _embed(state, loaders[split])
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".writing.npz")
         np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]

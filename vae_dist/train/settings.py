@@ -20,6 +20,7 @@ from vae_dist.sinks import LogConfig
 from vae_dist.telemetry import TelemetryConfig
 from vae_dist.train.accelerator import PrecisionConfig
 from vae_dist.train.optim import OptimConfig
+from vae_dist.train.start import StartConfig
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -42,6 +43,9 @@ class RunConfig:
     """Compute each process's part of a batch in so many micro-batches; the result is the same."""
     max_steps: int = 0
     """End after so many optimizer steps, with a validation; 0: no limit."""
+    patience: int = 0
+    """End after so many validations in a row that did not improve on the best one, by --best-by;
+    0: never."""
     time_limit: float = 0.0
     """Stop with a checkpoint and exit code 75 after so many seconds; 0: no limit."""
     resume: str = ""
@@ -71,7 +75,7 @@ class RunConfig:
         for field in ("epochs", "batch_size", "accumulate"):
             if getattr(self, field) < 1:
                 raise UserError(f"{_flag(field)} {getattr(self, field)}: must be 1 or more")
-        for field in ("start_epoch", "max_steps", "expect_world_size", "max_bad_steps"):
+        for field in ("start_epoch", "max_steps", "expect_world_size", "max_bad_steps", "patience"):
             if getattr(self, field) < 0:
                 raise UserError(f"{_flag(field)} {getattr(self, field)}: must be 0 or more")
         if not self.time_limit >= 0:
@@ -87,6 +91,7 @@ class Settings:
     """Everything `Trainer` takes, one field for each owner."""
 
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
+    start: StartConfig = dataclasses.field(default_factory=StartConfig)
     loader: LoaderConfig = dataclasses.field(default_factory=LoaderConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
@@ -107,6 +112,11 @@ class Settings:
             )
         if self.loader.data_device == "cuda" and self.precision.no_cuda:
             raise UserError("--data-device cuda: --no-cuda True keeps this run off the GPU")
+        if self.start.init_from and self.run.resume not in ("", "auto"):
+            raise UserError(
+                f"--init-from {self.start.init_from} with --resume {self.run.resume}: weights come "
+                "from one of them; leave the other out"
+            )
         if self.loss.do_running_mean and self.loss.weighted:
             warnings.warn(
                 "--do-running-mean sets both weights by itself: --img-loss-weight, "

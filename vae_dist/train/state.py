@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -19,8 +20,10 @@ from vae_dist.losses import balance
 from vae_dist.models import build_model
 from vae_dist.objective import Objective
 from vae_dist.train.accelerator import prepare_module
-from vae_dist.train.optim import build_optimizer, build_scheduler
+from vae_dist.train.ema import Average
+from vae_dist.train.optim import build_optimizer, build_scheduler, set_rates
 from vae_dist.train.settings import Settings
+from vae_dist.train.start import freeze
 
 SUMS = ("loss", "recon", "kl", "images", "ssim", "ssim_images")
 """What training sums over images on the device, in this order."""
@@ -46,6 +49,17 @@ class Counters:
     """Steps whose update the fp16 scaler skipped."""
     bad_steps: int = 0
     """Steps whose update was skipped under --max-bad-steps."""
+    since_best: int = 0
+    """Validations since the best one."""
+    since_reduction: int = 0
+    """Validations since the best one or the last time that the plateau schedule lowered the rate."""
+    reductions: int = 0
+    """How often it did."""
+
+    @property
+    def updates(self) -> int:
+        """Times that the optimizer changed the weights."""
+        return self.step - self.skipped - self.bad_steps
 
 
 class TrainState:
@@ -76,12 +90,19 @@ class TrainState:
             settings.model, manifest.image_shape, len(manifest.classes), manifest.mean, manifest.std
         )
         self.objective = Objective(model, settings.loss).to(self.device)
+        self.frozen = freeze(self.objective, settings.start.freeze)
         self.module: torch.nn.Module = self.objective
         self.parameters = [p for p in self.objective.parameters() if p.requires_grad]
         self.optimizer: Any = build_optimizer(self.parameters, settings.optim, run.batch_size)
+        self.counters = Counters(epoch=run.start_epoch, step=run.start_epoch * steps_per_epoch)
         self.scheduler = build_scheduler(
-            self.optimizer, settings.optim, steps_per_epoch, self.total_steps
+            self.optimizer,
+            settings.optim,
+            steps_per_epoch,
+            self.total_steps,
+            lambda: self.counters.reductions,
         )
+        self.average = Average(self.objective, settings.optim.ema) if settings.optim.ema else None
         columns = settings.loss.importance_samples * settings.model.latent_size
         self.noise = Draws(run.seed, "noise", columns, self.device)
         self.augment: Any = None
@@ -89,7 +110,6 @@ class TrainState:
             from data_pipeline.load.augment import Augment  # brings kornia
 
             self.augment = Augment(run.seed)
-        self.counters = Counters(epoch=run.start_epoch, step=run.start_epoch * steps_per_epoch)
         self.order: dict[str, Any] = {}
         self.trained_on: dict[str, Any] = {}  # of vae_dist.run.data
         self.best: float | None = None
@@ -106,6 +126,28 @@ class TrainState:
             # Accelerate itself always passes this option, which torch has renamed.
             warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated")
             self.module, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """With ``--ema``, the model has its averages for weights in here."""
+        return nullcontext() if self.average is None else self.average.in_place()
+
+    def judge(self, score: float) -> bool:
+        """Take note of a validation; whether it is the best so far (the lowest score).
+
+        The score is the same on every process, and so is all that follows from it.
+        """
+        counters, optim = self.counters, self.settings.optim
+        if self.best is None or score < self.best:
+            self.best = score
+            counters.since_best = counters.since_reduction = 0
+            return True
+        counters.since_best += 1
+        counters.since_reduction += 1
+        if optim.schedule == "plateau" and counters.since_reduction >= optim.plateau_patience:
+            counters.reductions += 1
+            counters.since_reduction = 0
+            set_rates(self.scheduler)
+        return False
 
     def _zeros(self, size: int) -> Tensor:
         return torch.zeros(size, dtype=torch.float64, device=self.device)

@@ -108,6 +108,8 @@ def _update(state: TrainState, sums: Tensor, measure: bool) -> Tensor | None:
         return norm
     if _apply(optimizer, accelerator.scaler):
         state.scheduler.step()
+        if state.average is not None:
+            state.average.update(counters.updates)
     else:
         counters.skipped += 1
     optimizer.zero_grad(set_to_none=True)

@@ -195,7 +195,8 @@ class Trainer:
         Where ``--max-steps`` ends the run within an epoch, that epoch stays open.
         """
         state, counters = self.state, self.state.counters
-        figures = validate(state, self.val_loader, self.agreement)
+        with state.averaged():
+            figures = validate(state, self.val_loader, self.agreement)
         if figures is None:
             return True
         whole = self._epoch_complete()
@@ -207,21 +208,29 @@ class Trainer:
         if whole:
             self.sink.epoch(counters.epoch, state.close_epoch(), figures)
         if self.is_main and self.settings.log.tensorboard_images:
-            self.sink.images(reconstruction_panel(state, self.data), counters.step)
+            with state.averaged():
+                panel = reconstruction_panel(state, self.data)
+            self.sink.images(panel, counters.step)
         by = self.settings.checkpoint.best_by
         score = figures["loss"] if by == "loss" else -figures[by]
-        improved = state.best is None or score < state.best
-        if improved:
-            state.best = score
+        rate, improved = state.learning_rate(), state.judge(score)
+        if state.learning_rate() != rate:
+            self.sink.say(f"no better {by} for a while: the rate is now {state.learning_rate():g}")
         self._save(best=improved)
+        if self._out_of_patience():
+            self.sink.say(f"{counters.since_best} validations without a better {by}: stopping here")
         return self.agreement.poll()
 
     def _finished(self) -> bool:
         limit, counters = self.settings.run.max_steps, self.state.counters
-        if counters.epoch >= self.settings.run.epochs:
+        if counters.epoch >= self.settings.run.epochs or self._out_of_patience():
             return True
         # An epoch that ends at the limit is validated first.
         return bool(limit) and counters.step >= limit and not self._epoch_complete()
+
+    def _out_of_patience(self) -> bool:
+        patience = self.settings.run.patience
+        return bool(patience) and self.state.counters.since_best >= patience
 
     def _epoch_complete(self) -> bool:
         return self.state.counters.step_in_epoch >= self.state.steps_per_epoch
