@@ -25,7 +25,8 @@ from benchmarks import data_others as others
 from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder, open_data
-from data_pipeline.load.loader import LoaderConfig, make_loader
+from data_pipeline.load.config import LoaderConfig
+from data_pipeline.load.loader import make_loader
 from data_pipeline.order import World
 from data_pipeline.write.config import PrepareConfig
 from data_pipeline.write.folder import write_folder

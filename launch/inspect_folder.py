@@ -18,7 +18,7 @@ from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.folder import open_data
 from data_pipeline.folder.describe import inspect, write_picture
 from data_pipeline.folder.manifest import PICTURE_NAME
-from data_pipeline.load.loader import LoaderConfig
+from data_pipeline.load.config import LoaderConfig
 from data_pipeline.remote.reading import RemoteConfig, is_remote
 from launch.config import parse
 

@@ -10,7 +10,7 @@ import tyro
 
 from data_pipeline.errors import UserError
 from data_pipeline.folder.verify import verify
-from data_pipeline.load.loader import LoaderConfig
+from data_pipeline.load.config import LoaderConfig
 from data_pipeline.redact import shown
 from data_pipeline.remote.reading import RemoteConfig
 from launch.config import parse

@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder, open_data
-from data_pipeline.load.loader import LoaderConfig
+from data_pipeline.load.config import LoaderConfig
 from data_pipeline.redact import shown
 
 _COLUMNS = 10

@@ -21,7 +21,7 @@ from data_pipeline.folder.manifest import (
     parse_manifest,
 )
 from data_pipeline.folder.tars import read_block
-from data_pipeline.load.loader import LoaderConfig
+from data_pipeline.load.config import LoaderConfig
 from data_pipeline.redact import is_shown
 from data_pipeline.remote.reading import DAMAGED, bring, is_remote, join, open_shard, read_small
 

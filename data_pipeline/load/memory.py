@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from data_pipeline.batch import Arrays, Batch
-from data_pipeline.load.loader import Loader, LoaderConfig
+from data_pipeline.load.base import Loader
+from data_pipeline.load.config import LoaderConfig
 from data_pipeline.order import World, batch_slice, permutation
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError, reason_of
-from data_pipeline.load.loader import Gather
+from data_pipeline.load.base import Gather
 from data_pipeline.order import World
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from data_pipeline.batch import Arrays, Batch
 from data_pipeline.errors import UserError
 from data_pipeline.folder.opening import DataFolder, joined
+from data_pipeline.load.base import Loader
+from data_pipeline.load.config import LoaderConfig
 from data_pipeline.load.lanes import BlockTable, Epoch, Piece, lane_positions, owned_lanes
-from data_pipeline.load.loader import Loader, LoaderConfig
 from data_pipeline.order import World, batch_slice
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import platformdirs
 from filelock import FileLock
 
 from data_pipeline.errors import UserError
@@ -23,9 +24,7 @@ def download_folder(config: SourceConfig) -> Path:
     """Folder that keeps downloaded raw files: ``--download-dir``, else the user's cache."""
     if config.download_dir is not None:
         return config.download_dir.expanduser()
-    import pooch
-
-    return Path(pooch.os_cache("vae-dist")) / "raw"
+    return Path(platformdirs.user_cache_dir("vae-dist")) / "raw"
 
 
 def download(

@@ -116,7 +116,8 @@ def inspect(folder: str) -> object:
 
 def stream() -> object:
     from data_pipeline.folder.opening import open_data
-    from data_pipeline.load.loader import LoaderConfig, make_loader
+    from data_pipeline.load.config import LoaderConfig
+    from data_pipeline.load.loader import make_loader
     from data_pipeline.order import World
 
     config = LoaderConfig(loader="stream")

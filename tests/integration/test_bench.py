@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from data_pipeline.folder import open_data
-from data_pipeline.load.loader import LoaderConfig, make_loader
+from data_pipeline.load.config import LoaderConfig
+from data_pipeline.load.loader import make_loader
 from data_pipeline.order import World
 from launch.cli import main
 from tests.data_folders import drawn, written

@@ -13,7 +13,8 @@ from PIL import Image
 from data_pipeline.folder import open_data
 from data_pipeline.folder.tars import npy_array, npy_bytes, read_block
 from data_pipeline.folder.verify import find_bad_shards, verify
-from data_pipeline.load.loader import LoaderConfig, make_loader
+from data_pipeline.load.config import LoaderConfig
+from data_pipeline.load.loader import make_loader
 from data_pipeline.order import World
 from launch.cli import main
 from tests.data_folders import digits, drawn, written

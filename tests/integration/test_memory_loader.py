@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.batch import Arrays
-from data_pipeline.load.loader import LoaderConfig, make_loader
+from data_pipeline.load.config import LoaderConfig
+from data_pipeline.load.loader import make_loader
 from data_pipeline.load.memory import MemoryLoader
 from data_pipeline.order import World
 from tests.data_folders import drawn, written

@@ -16,7 +16,8 @@ from filelock import FileLock
 
 from data_pipeline.folder import open_data
 from data_pipeline.folder.verify import verify
-from data_pipeline.load.loader import LoaderConfig, make_loader
+from data_pipeline.load.config import LoaderConfig
+from data_pipeline.load.loader import make_loader
 from data_pipeline.order import World
 from data_pipeline.progress import Silent
 from data_pipeline.remote.cache import Cache

@@ -18,7 +18,7 @@ from tests.data_folders import drawn, written
 READ = """
 import sys
 from data_pipeline.folder import open_data
-from data_pipeline.load.loader import LoaderConfig
+from data_pipeline.load.config import LoaderConfig
 from data_pipeline.folder.verify import verify
 
 config = LoaderConfig(cache_dir=sys.argv[1], remote_timeout=5.0, remote_retries=0)

@@ -6,7 +6,7 @@ import pytest
 
 from data_pipeline.folder import DataFolder, open_data
 from data_pipeline.folder.verify import verify
-from data_pipeline.load.loader import LoaderConfig
+from data_pipeline.load.config import LoaderConfig
 from tests.data_folders import drawn, written
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import psutil
 
 from data_pipeline.errors import UserError
-from data_pipeline.load.loader import LoaderConfig, make_loader
+from data_pipeline.load.config import LoaderConfig
+from data_pipeline.load.loader import make_loader
 from data_pipeline.order import World
 from tests.data_folders import drawn, written
 

@@ -8,7 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.load.loader import LoaderConfig, make_loader
+from data_pipeline.load.config import LoaderConfig
+from data_pipeline.load.loader import make_loader
 from data_pipeline.load.stream import _join
 from data_pipeline.order import World
 from tests.data_folders import drawn, written

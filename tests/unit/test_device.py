@@ -11,7 +11,7 @@ import torch
 
 from data_pipeline.batch import Arrays, Batch
 from data_pipeline.load.augment import Augment
-from data_pipeline.load.loader import LoaderConfig
+from data_pipeline.load.config import LoaderConfig
 from data_pipeline.load.memory import MemoryLoader
 from data_pipeline.load.prefetch import on_device, prefetch
 from data_pipeline.order import World

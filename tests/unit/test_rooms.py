@@ -1,13 +1,13 @@
 """The rooms and the one direction of imports between them."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 ORDER = ["data_pipeline", "vae_dist", "evaluation", "launch"]
-EVALUATION_MAY_IMPORT_VAE_DIST = {"encode.py", "timing.py"}
 
 
 def imported_rooms(source: str) -> set[str]:
@@ -65,3 +65,32 @@ def test_nothing_is_unpickled() -> None:
                         assert given.get("weights_only") == "True", f"{file}:{node.lineno}"
                     if called in ("np.load", "numpy.load"):
                         assert given.get("allow_pickle") == "False", f"{file}:{node.lineno}"
+
+
+def imported_modules(tree: ast.AST) -> set[str]:
+    """Modules that a file imports, in functions too, but not for type checkers alone."""
+    names: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        names |= imported_modules(node)
+    return names
+
+
+def test_there_is_no_circle_of_imports() -> None:
+    files = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts): file
+        for room in ORDER
+        for file in (ROOT / room).rglob("*.py")
+        if file.name != "__init__.py"
+    }
+    graph = {
+        name: imported_modules(ast.parse(file.read_text())) & files.keys()
+        for name, file in files.items()
+    }
+    assert sum(map(len, graph.values())) > 100
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError

@@ -11,7 +11,8 @@ from accelerate.utils import gather_object
 from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
 from data_pipeline.folder.verify import find_bad_shards
-from data_pipeline.load.loader import Loader, make_loader
+from data_pipeline.load.base import Loader
+from data_pipeline.load.loader import make_loader
 from data_pipeline.order import World
 from vae_dist.train.settings import Settings
 

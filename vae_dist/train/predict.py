@@ -9,7 +9,8 @@ import torch
 
 from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
-from data_pipeline.load.loader import Loader, make_loader
+from data_pipeline.load.base import Loader
+from data_pipeline.load.loader import make_loader
 from data_pipeline.order import World
 from vae_dist.run.folder import RunFolder
 from vae_dist.run.resume import restore

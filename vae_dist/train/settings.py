@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from tyro.conf import arg
 
 from data_pipeline.errors import UserError
-from data_pipeline.load.loader import LoaderConfig
+from data_pipeline.load.config import LoaderConfig
 from vae_dist.losses import LossConfig
 from vae_dist.memory.estimate import MemoryConfig
 from vae_dist.models import ModelConfig

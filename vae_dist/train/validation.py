@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from data_pipeline.folder import DataFolder
-from data_pipeline.load.loader import Loader, make_loader
+from data_pipeline.load.base import Loader
+from data_pipeline.load.loader import make_loader
 from data_pipeline.order import World
 from data_pipeline.philox import Draws
 from vae_dist.metrics import psnr, ssim
