@@ -1,5 +1,6 @@
 """slurm/train.sbatch on two nodes: undisturbed, and disturbed in each way that Slurm knows."""
 
+import sys
 import time
 
 import pytest
@@ -25,6 +26,25 @@ def test_two_nodes_walk_the_path_of_one_process(undisturbed, one_process):
         assert len(mine) >= 3
         for step, loss in mine.items():
             assert loss == pytest.approx(theirs[step], rel=2e-4), f"{split} step {step}"
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_plain_srun_trains_one_run_on_all_its_tasks(jobs, one_process, nodes):
+    """No launcher, no sbatch script: srun's own variables say which process of how many."""
+    name = f"by-srun-{nodes}"
+    said = jobs.slurm.command(
+        *("srun", f"--nodes={nodes}", "--ntasks=2", sys.executable, "-m", "launch.cli", "train"),
+        *jobs.checkout.flags(name, "--expect-world-size", "2"),
+        cwd=jobs.checkout.path,
+        environment=jobs.checkout.environment,
+        timeout=240,
+    )
+    result = jobs.checkout.run_of(name)
+    assert result.status["state"] == "done", said
+    assert result.status["world_size"] == 2
+    mine, theirs = result.curve("val"), one_process.curve("val")
+    assert mine.keys() == theirs.keys()
+    assert all(loss == pytest.approx(theirs[step], rel=2e-4) for step, loss in mine.items())
 
 
 def test_requeued_by_hand(jobs, undisturbed):
