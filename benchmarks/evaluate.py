@@ -31,6 +31,7 @@ from evaluation.backends.voting import WEIGHTS
 from evaluation.cache import Cache
 from evaluation.embeddings import Methods
 from evaluation.encode import check_fit, encode_part, join_parts
+from evaluation.images import open_splits
 from evaluation.items import Item, Latents, file_name
 from evaluation.measures.measure import Measure
 from evaluation.measures.protocol import (
@@ -42,7 +43,7 @@ from evaluation.measures.protocol import (
     reference_rows,
     test_labels_of,
 )
-from evaluation.runs import read_splits
+from evaluation.pixels import Pixels
 from evaluation.sampling import folds, rarest, rows_of, stratified_rows
 from vae_dist.run.load import load_run
 
@@ -89,23 +90,25 @@ def bench_evaluate(
     """
     if config.data is None:
         raise UserError("--data: give a data folder that vae-dist prepare wrote")
-    splits = read_splits(open_data(config.data))
+    with tempfile.TemporaryDirectory() as folder:
+        splits = open_splits(open_data(config.data), Cache(Path(folder)))
     train, test = splits["train"], splits["test"]
-    rows = rows_of(
-        len(train.images), config.train_images or len(train.images), config.seed, "bench"
-    )
+    rows = rows_of(len(train), config.train_images or len(train), config.seed, "bench")
     if (reason := known_labels(train.labels[rows], test.labels)).note or reason.missing:
         raise UserError(f"{config.data}: {reason.missing or reason.note}; bench needs every label")
     latents = []
     for path in config.runs:
         run = load_run(path, "cpu", "best")
-        check_fit(run, train.images.shape[1:])
+        check_fit(run, train.shape)
         tell(f"encode {path}")
         part = encode_part(run, splits, World(), seed=config.seed, nll_samples=0, nll_images=1)
         found = join_parts([part])
         name = file_name(run.name)
         latents.append(Latents(name, found["train/mu"][rows], found["test/mu"], name))
-    pixels, labels = (train.rows()[rows], test.rows()), (train.labels[rows], test.labels)
+    pixels, labels = (
+        (Pixels(train).whole()[rows], Pixels(test).whole()),
+        (train.labels[rows], test.labels),
+    )
     tell("the comparison as it is done here")
     ours, items, figures = _alone(_ours, config, *pixels, labels, latents)
     tell("the straightforward way")
@@ -126,7 +129,7 @@ def bench_evaluate(
     totals = sum(ours.values()), sum(theirs.values())
     return {
         "machine": {"cpus": os.cpu_count(), "load": os.getloadavg()},
-        "images": {"train": len(rows), "test": len(test.images)},
+        "images": {"train": len(rows), "test": len(test)},
         "embeddings": [item.embedding.id for item in items],
         "seconds": {"here": ours, "straightforward": theirs},
         "total_seconds": {"here": totals[0], "straightforward": totals[1]},
@@ -160,15 +163,15 @@ def _ours(
             backends,
             stages,
             Cache(Path(folder), fresh=True),
-            train,
-            test,
+            Pixels(train),
+            Pixels(test),
             data_key="bench",
             dims=config.dims,
             seed=config.seed,
         )
         compared = ("pca", "umap", "vae") if config.umap else ("pca", "vae")
         items = list(methods.embeddings(compared, latents))
-        sample = reference_rows(len(test), config.seed)
+        sample = reference_rows(*test.shape, config.seed)
         protocol = make_protocol("quick", config.seed, config.repeats)
         measure = Measure(protocol, backends, test[sample], sample)
         figures = {}

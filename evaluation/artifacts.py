@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
-from evaluation.backends.cpu import Pca
-from evaluation.encode import Images, pictures
+from evaluation.backends.pca import Pca
+from evaluation.encode import pictures
 from evaluation.files import write_arrays, write_text
+from evaluation.images import READ_BYTES, Images
 from evaluation.results.records import RunInfo
 from evaluation.sampling import rows_of
 from vae_dist import metrics
@@ -20,6 +22,8 @@ from vae_dist.run.trained import Run
 ORIGINALS = 20
 TRAIN_SAMPLE = 10_000
 CURVE_POINTS = 500
+LARGEST_SIDE = 64  # pixels a side of the sample's images
+PART_BYTES = 8 << 20  # of uint8 test images that PCA restores at a time
 
 
 class Artifacts:
@@ -37,14 +41,14 @@ class Artifacts:
     def __init__(self, splits: dict[str, Images], sample: np.ndarray, seed: int) -> None:
         test = splits["test"]
         self.test, self.sample, self.seed = test, sample, seed
-        self.train_sample = rows_of(len(splits["train"].images), TRAIN_SAMPLE, seed, "train map")
+        self.train_sample = rows_of(len(splits["train"]), TRAIN_SAMPLE, seed, "train map")
         self.originals = _two_of_each(test.labels)
         self.arrays: dict[str, np.ndarray] = {
-            "sample_images": test.images[sample],
+            "sample_images": _thumbnails(test, sample),
             "sample_labels": test.labels[sample],
             "sample_position": sample.astype(np.int64),
             "map_train_position": self.train_sample.astype(np.int64),
-            "originals": test.images[self.originals],
+            "originals": test.take(self.originals),
         }
 
     def add_run(self, info: RunInfo, run: Run, scale: np.ndarray) -> None:
@@ -52,7 +56,7 @@ class Artifacts:
         found = pictures(run, self.test, self.originals, scale, seed=self.seed)
         self.arrays |= {f"{kind}/{info.name}": array for kind, array in found.items()}
 
-    def add_pca(self, test: np.ndarray, pca: Pca, components: int) -> dict[str, float]:
+    def add_pca(self, pca: Pca, components: int) -> dict[str, float]:
         """Add PCA's reconstructions; their figures over all test images.
 
         Nothing where PCA of that many components was added before.
@@ -62,19 +66,23 @@ class Artifacts:
             return {}
         mean, axes = _numpy(pca.mean), _numpy(pca.axes)[:components]
         host = Pca(mean, axes, pca.variance_ratio[:components])
+
+        def restored(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+            pixels = images.reshape(len(images), -1).astype(np.float32) / 255
+            again = host.restore(host.transform(pixels, components)).clip(0, 1)
+            return torch.from_numpy(again.reshape(images.shape)), torch.from_numpy(
+                pixels.reshape(images.shape)
+            )
+
         sums: dict[str, float] = {}
-        shape = self.test.images.shape[1:]
-        for start in range(0, len(test), 1000):
-            rows = test[start : start + 1000]
-            restored = host.restore(host.transform(rows, components)).clip(0, 1)
-            x = torch.from_numpy(restored).reshape(-1, *shape)
-            y = torch.from_numpy(rows).reshape(-1, *shape)
+        for part in self.test.parts(PART_BYTES):
+            again, images = restored(self.test.read(part)[1])
             for metric in ("ssim", "ssim11", "psnr", "mse"):
-                total = float(getattr(metrics, metric)(x, y).double().sum())
+                total = float(getattr(metrics, metric)(again, images).double().sum())
                 sums[metric] = sums.get(metric, 0.0) + total
-        shown = host.restore(host.transform(test[self.originals], components)).clip(0, 1)
-        self.arrays[name] = (shown * 255).round().astype(np.uint8).reshape(-1, *shape)
-        return {metric: total / len(test) for metric, total in sums.items()}
+        shown = restored(self.arrays["originals"])[0].numpy()
+        self.arrays[name] = (shown * 255).round().astype(np.uint8)
+        return {metric: total / len(self.test) for metric, total in sums.items()}
 
     def add_map(self, embedding: str, shown: np.ndarray, train: np.ndarray) -> None:
         """Add an embedding in two dimensions: the sample, and training images."""
@@ -91,6 +99,21 @@ class Artifacts:
         write_arrays(out / "artifacts.npz", self.arrays)
         curves = {info.name: _curve(Path(info.path)) for info in runs}
         write_text(out / "curves.json", json.dumps(curves, indent=1) + "\n")
+
+
+def _thumbnails(images: Images, rows: np.ndarray) -> np.ndarray:
+    """Images of at most `LARGEST_SIDE` pixels a side; larger ones are averaged down."""
+    scale = min(1.0, LARGEST_SIDE / max(images.shape[1:]))
+    size = [max(1, round(side * scale)) for side in images.shape[1:]]
+    step = max(1, READ_BYTES // images.pixels)
+    found = []
+    for start in range(0, len(rows), step):
+        part = images.take(rows[start : start + step])
+        if scale < 1:
+            shrunk = F.interpolate(torch.from_numpy(part).float(), size, mode="area")
+            part = shrunk.round().byte().numpy()
+        found.append(part)
+    return np.concatenate(found)
 
 
 def _two_of_each(labels: np.ndarray) -> np.ndarray:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from pathlib import Path
+import sys
 from typing import Any
 
 import numpy as np
 
 from data_pipeline.records import read_record
 from evaluation.artifacts import Artifacts
-from evaluation.backends.choose import Backends
 from evaluation.cache import Cache
 from evaluation.embeddings import Methods
-from evaluation.encode import Images, run_figures
-from evaluation.files import write_arrays
+from evaluation.encode import run_figures
+from evaluation.files import read_arrays, write_arrays, write_text
 from evaluation.items import Item, Latents
 from evaluation.measures.latents import emptiness, posterior_figures, smoothness
 from evaluation.measures.measure import Measure
-from evaluation.measures.protocol import Points, make_protocol, reference_rows
+from evaluation.measures.protocol import Points, make_protocol, reference_rows, shown_rows
+from evaluation.pixels import Pixels
 from evaluation.results.records import Results, Row, RunInfo
 from evaluation.runs import Encoded
-from evaluation.settings import EvaluateConfig
-from evaluation.stages import Stages, cost_of
+from evaluation.stages import cost, cost_of
+from evaluation.state import Evaluation
 from vae_dist.run.trained import Run
 
 UNITS = {
@@ -40,41 +40,47 @@ UNITS = {
 class Comparison:
     """Measures every embedding and fills the evaluation folder."""
 
-    def __init__(
-        self,
-        config: EvaluateConfig,
-        results: Results,
-        splits: dict[str, Images],
-        backends: Backends,
-        stages: Stages,
-        cache: Cache,
-        out: Path,
-    ) -> None:
-        self.config, self.results, self.splits = config, results, splits
-        self.backends, self.stages, self.cache, self.out = backends, stages, cache, out
-        self.train, self.test = splits["train"].rows(), splits["test"].rows()
-        sample = reference_rows(len(self.test), config.seed)
-        self.protocol = make_protocol(config.protocol, config.seed, config.repeats)
-        self.measure = Measure(self.protocol, backends, backends.put(self.test[sample]), sample)
-        self.artifacts = Artifacts(splits, sample, config.seed)
+    def __init__(self, evaluation: Evaluation, results: Results) -> None:
+        self.evaluation, self.results = evaluation, results
+        self.config, self.splits = evaluation.config, evaluation.splits
+        self.backends, self.stages = evaluation.backends, evaluation.stages
+        train, test = (Pixels(self.splits[name]) for name in ("train", "test"))
+        seed = self.config.seed
+        self.protocol = make_protocol(self.config.protocol, seed, self.config.repeats)
+        rows = reference_rows(*test.shape, seed)
+        reference = self.backends.put(test.take(rows))
+        self.measure = Measure(self.protocol, self.backends, reference, rows)
         self.methods = Methods(
-            backends,
-            stages,
-            cache,
-            self.train,
-            self.test,
+            self.backends,
+            self.stages,
+            evaluation.cache,
+            train,
+            test,
             data_key=results.data_fingerprint,
-            dims=config.dims,
-            seed=config.seed,
+            dims=self.config.dims,
+            seed=seed,
         )
+        self.records = evaluation.cache  # of figures
+        if evaluation.leads:
+            self.artifacts = Artifacts(self.splits, shown_rows(len(test), seed), seed)
 
     def carry_out(self, encoded: list[Encoded]) -> None:
-        """Fill the results and write every array."""
-        embeddings = self.out / "embeddings"
-        shutil.rmtree(embeddings, ignore_errors=True)
+        """Fill the results and write every array; the processes share the figures."""
+        items = self._embeddings(encoded) if self.evaluation.leads else []
+        self._share_figures(items)
+        for item in items:
+            self._embedding(item)
+        if self.evaluation.leads:
+            self.results.not_made = self.methods.not_made
+            self.artifacts.write(self.evaluation.out, self.results.runs)
+
+    def _embeddings(self, encoded: list[Encoded]) -> list[Item]:
+        """Make and write every embedding, and the rows of the runs themselves."""
+        folder = self.evaluation.out / "embeddings"
+        shutil.rmtree(folder, ignore_errors=True)
         train, test = self.splits["train"], self.splits["test"]
         write_arrays(
-            embeddings / "labels.npz",
+            folder / "labels.npz",
             {
                 "train_labels": train.labels,
                 "test_labels": test.labels,
@@ -89,10 +95,81 @@ class Comparison:
             key = Cache.key("mu", info.content_hash, self.results.data_fingerprint)
             mu = arrays["train/mu"], arrays["test/mu"]
             latents.append(Latents(info.name, *mu, key, cost_of(arrays)))
+        items = []
         for item in self.methods.embeddings(self.config.methods, latents):
-            self._embedding(item, embeddings)
-        self.results.not_made = self.methods.not_made
-        self.artifacts.write(self.out, self.results.runs)
+            items.append(item)
+            if item.embedding.method != "raw":  # the data folder holds the pixels
+                arrays = {name: getattr(item, name) for name in ("train", "test")}
+                host = {name: self.backends.to_host(part) for name, part in arrays.items()}
+                write_arrays(folder / f"{item.embedding.id}.npz", host)
+        return items
+
+    def _share_figures(self, items: list[Item]) -> None:
+        """Measure the embeddings, those of most dimensions first, each on one process.
+
+        What a process could not measure is left to the first one, which then says why.
+        """
+        plan = self.evaluation.out / ".plan.json"
+        if self.evaluation.world.size == 1:
+            return
+        if self.evaluation.leads:
+            listed = sorted(
+                [-item.embedding.dim, item.embedding.id, item.key]
+                for item in items
+                if self._kept(item.key) is None
+            )
+            for _, _, key in listed:  # with --fresh there may be old ones
+                self.records.forget("figures", self._key(key))
+            write_text(plan, json.dumps(listed))
+        self.evaluation.wait()
+        self.records = Cache(self.records.folder, tell=self.records.tell)
+        mine = json.loads(plan.read_text())[
+            self.evaluation.world.rank :: self.evaluation.world.size
+        ]
+        by_id = {item.embedding.id: item for item in items}
+        for _, name, key in mine:
+            try:
+                self._measure(key, *self._arrays(name, by_id.get(name)), name)
+            except Exception as error:
+                print(f"{name}: not measured by this process: {error!r}", file=sys.stderr)
+        self.evaluation.wait()
+        if self.evaluation.leads:
+            plan.unlink()
+
+    def _arrays(self, name: str, item: Item | None) -> tuple[Any, Any]:
+        """An embedding, from memory or from the evaluation folder."""
+        if item is not None:
+            return item.train, item.test
+        if name.startswith("raw-"):
+            return self.methods.pixels.arrays
+        arrays = read_arrays(self.evaluation.out / "embeddings" / f"{name}.npz")
+        return self.backends.put(arrays["train"]), self.backends.put(arrays["test"])
+
+    def _key(self, key: str) -> str:
+        return Cache.key("figures", key, dataclasses.asdict(self.protocol), self.methods.where)
+
+    def _kept(self, key: str) -> dict[str, Any] | None:
+        """Figures from the cache, or of this evaluation, and what they cost."""
+        found: dict[str, Any] | None = self.records.record(
+            "figures", self._key(key), _check_figures
+        )
+        return found
+
+    def _measure(self, key: str, train: Any, test: Any, name: str) -> dict[str, Any]:
+        """The figures of an embedding, kept in the cache."""
+        points = self._points(train, test)
+        with self.stages.stage("measure", name, self.backends.used) as record:
+            figures = list(self.measure.figures(points))
+            if not name.startswith("raw-"):
+                host = self.backends.to_host(train), self.backends.to_host(test)
+                figures += emptiness(*host, points.test_labels, self.config.seed)
+        held = json.loads(json.dumps({"figures": figures, **cost(record)}))
+        self.records.keep_record("figures", self._key(key), held)
+        return held
+
+    def _points(self, train: Any, test: Any) -> Points:
+        labels = (self.splits[name].labels for name in ("train", "test"))
+        return Points(train, test, *labels, len(self.results.classes))
 
     def _run_rows(self, info: RunInfo, run: Run, latents: dict[str, np.ndarray]) -> None:
         """Figures of a run itself and its pictures."""
@@ -121,10 +198,10 @@ class Comparison:
             for figure in smoothness(run.decode, mu, labels, self.config.seed):
                 self._add(common | figure)
             self.artifacts.add_run(info, run, mu.std(0))
-            if info.latent_size > self.methods.rank:
+            if "pca" not in self.config.methods or info.latent_size > self.methods.pixels.rank:
                 return
-            pca = self.methods.pixel_pca(info.latent_size)
-            for metric, value in self.artifacts.add_pca(self.test, pca, info.latent_size).items():
+            pca, _ = self.methods.pixels.fit(info.latent_size)
+            for metric, value in self.artifacts.add_pca(pca, info.latent_size).items():
                 self._add(
                     {
                         "dataset": self.results.dataset,
@@ -138,19 +215,18 @@ class Comparison:
                     }
                 )
 
-    def _embedding(self, item: Item, folder: Path) -> None:
-        """Measure, draw and write one embedding."""
+    def _embedding(self, item: Item) -> None:
+        """Add an embedding's rows and maps."""
         embedding = item.embedding
-        to_host = self.backends.to_host
-        points = Points(
-            item.train,
-            item.test,
-            self.splits["train"].labels,
-            self.splits["test"].labels,
-            len(self.results.classes),
-        )
-        protocol = dataclasses.asdict(self.protocol)
-        key = Cache.key("figures", item.key, protocol, self.methods.where)
+        kept = self._kept(item.key)
+        if kept is None:
+            kept = self._measure(item.key, item.train, item.test, embedding.id)
+        else:
+            with self.stages.stage("measure", embedding.id, "cache") as record:
+                seconds = f"{kept['seconds']:.1f} s"
+                record.note = (
+                    f"measured on {kept['backend']} in {seconds}, here or by another process"
+                )
         fixed = {
             "dataset": self.results.dataset,
             "method": embedding.method,
@@ -158,52 +234,46 @@ class Comparison:
             "run": embedding.run,
             "embedding": embedding.id,
         }
-        kept = self.cache.record("figures", key, lambda record: _rows(record, fixed))
-        with self.stages.stage(
-            "measure", embedding.id, "cache" if kept else self.backends.used
-        ) as record:
-            if kept is None:
-                kept = self._figures(item, points)
-                self.cache.keep_record("figures", key, kept)
-        self.results.rows += _rows(kept, {**fixed, "seconds": embedding.seconds})
-        with self.stages.stage("map", embedding.id, record.backend):
-            rows, train_rows = self.artifacts.sample, self.artifacts.train_sample
-            embedding.map, shown, behind = self.methods.flat_map(item, rows, train_rows)
-            self.artifacts.add_map(embedding.id, shown, behind)
+        rows = _rows(kept["figures"], {**fixed, "seconds": embedding.seconds})
+        if "explained_variance" in embedding.parameters:
+            value = embedding.parameters["explained_variance"]
+            rows.append(Row(**fixed, metric="explained_variance", split="train", value=value))
+        self.results.rows += rows
+        with self.stages.stage("map", embedding.id, self.backends.used):
+            shown, train_rows = self.artifacts.sample, self.artifacts.train_sample
+            embedding.map, own, behind = self.methods.flat_map(item, shown, train_rows)
+            self.artifacts.add_map(embedding.id, own, behind)
             tests = [
-                figure
-                for figure in kept
-                if figure["metric"] == "knn_test_accuracy" and figure["value"] is not None
+                row
+                for row in rows
+                if (row.metric, row.weights) == ("knn_test_accuracy", "uniform")
+                and row.value is not None
             ]
             if tests:
-                best = max(
-                    (f for f in tests if f["weights"] == "uniform"), key=lambda f: f["value"]
-                )
-                matrix, predicted = self.measure.confusion(points, best["k"])
+                best = max(tests, key=lambda row: row.value or 0.0)
+                points = self._points(item.train, item.test)
+                matrix, predicted = self.measure.confusion(points, best.k or 1)
                 self.artifacts.add_confusion(embedding.id, matrix, predicted)
         self.results.embeddings.append(embedding)
-        if embedding.method != "raw":  # the data folder holds the pixels
-            write_arrays(
-                folder / f"{embedding.id}.npz",
-                {"train": to_host(item.train), "test": to_host(item.test)},
-            )
-
-    def _figures(self, item: Item, points: Points) -> list[dict[str, Any]]:
-        figures = list(self.measure.figures(points))
-        if "explained_variance" in item.embedding.parameters:
-            value = item.embedding.parameters["explained_variance"]
-            figures.append({"metric": "explained_variance", "split": "train", "value": value})
-        if item.embedding.method != "raw":
-            figures += emptiness(
-                self.backends.to_host(points.train),
-                self.backends.to_host(points.test),
-                points.test_labels,
-                self.config.seed,
-            )
-        return json.loads(json.dumps(figures))
 
     def _add(self, fields: dict[str, Any]) -> None:
         self.results.rows.append(Row(**fields))
+
+
+@dataclasses.dataclass
+class _Figures:
+    """What the cache keeps of an embedding's figures."""
+
+    figures: list[dict[str, Any]]
+    backend: str
+    seconds: float
+    peak_memory_bytes: int | None
+
+
+def _check_figures(record: Any) -> None:
+    """Refuse a record of another structure."""
+    found = read_record(_Figures, record, "the figures")
+    _rows(found.figures, {"dataset": "", "method": "", "dim": 1})
 
 
 def _rows(figures: list[dict[str, Any]], fixed: dict[str, Any]) -> list[Row]:

@@ -19,13 +19,16 @@ from typing import Any
 import numpy as np
 
 from evaluation.backends.choose import Backends
-from evaluation.backends.cpu import Pca, UmapSettings
-from evaluation.cache import Cache, Shape
+from evaluation.backends.cpu import UmapSettings
+from evaluation.cache import Cache
 from evaluation.items import TITLES, Item, Latents
+from evaluation.pixel_pca import PixelPca, project
+from evaluation.pixels import Pixels
 from evaluation.results.records import Embedding, NotMade
 from evaluation.stages import Stages, cost, cost_arrays, cost_of
 
 GRAPH_NEIGHBOURS = 5
+MOST_RAW_BYTES = 10**9  # float32 training pixels up to this size are compared as they are
 FEWEST_FOR_UMAP = 4  # training images: fewer have no neighbourhoods
 
 # How UMAP's layout runs, by backend, as a figure's record says it.
@@ -42,8 +45,7 @@ class Methods:
     ----------
     backends, stages, cache
         Where the work is done, recorded and kept.
-    train, test : numpy.ndarray
-        Pixels (n, d) and (m, d), float32 in [0, 1].
+    train, test : Pixels
     data_key : str
         Hash of the images.
     dims : sequence of int
@@ -55,24 +57,24 @@ class Methods:
         backends: Backends,
         stages: Stages,
         cache: Cache,
-        train: np.ndarray,
-        test: np.ndarray,
+        train: Pixels,
+        test: Pixels,
         *,
         data_key: str,
         dims: tuple[int, ...],
         seed: int,
     ) -> None:
         self.backends, self.stages, self.cache = backends, stages, cache
-        self.train, self.test = backends.put(train), backends.put(test)
+        self.pixels = PixelPca(backends, stages, cache, train, test, data_key)
         self.data_key, self.dims, self.seed = data_key, dims, seed
-        self.where = [backends.used, backends.versions()]
+        self.where = self.pixels.where
         self.not_made: list[NotMade] = []
 
     def embeddings(self, methods: tuple[str, ...], runs: list[Latents]) -> Iterator[Item]:
         """The embeddings of the methods asked for, in the order in which a report shows them."""
         made: dict[str, Item] = {}
         if "raw" in methods:
-            yield self._item("raw", self.train.shape[1], self.train, self.test, self.data_key, {})
+            yield from self._raw_items()
         for method in ("pca", "umap"):
             if method in methods or "concat" in methods:
                 found = self._pca_items() if method == "pca" else self._umap_items()
@@ -115,44 +117,9 @@ class Methods:
             ]
             yield self._side_by_side("ensemble", items, None)
 
-    @property
-    def rank(self) -> int:
-        """The most principal components that the training pixels can have."""
-        return min(len(self.train) - 1, self.train.shape[1])
-
     def _not_made(self, embedding: str, reason: str) -> None:
         self.not_made.append(NotMade(embedding=embedding, reason=reason))
         self.stages.tell(f"{embedding}: not made: {reason}")
-
-    def pixel_pca(self, components: int) -> Pca:
-        """PCA of the pixels."""
-        return self._pixel_pca(components)[0]
-
-    def _pixel_pca(self, components: int) -> tuple[Pca, dict[str, Any]]:
-        """PCA of the pixels, and what it cost when it was made."""
-        assert 0 < components <= self.rank
-        key = Cache.key("pca", self.data_key, components, self.where)
-        pixels = self.train.shape[1]
-        shapes: dict[str, Shape] = {
-            "mean": (pixels,),
-            "axes": (components, pixels),
-            "variance_ratio": (components,),
-        }
-        kept = self.cache.arrays("pca", key, shapes)
-        with self.stages.stage("pca", None, "cache", f"{components} components") as record:
-            if kept is None:
-                pca, record.backend, note = self.backends.run("pca", self.train, components)
-                record.note = "; ".join(filter(None, [record.note, note]))
-            else:
-                pca = Pca(
-                    self.backends.put(kept["mean"]),
-                    self.backends.put(kept["axes"]),
-                    kept["variance_ratio"],
-                )
-        if kept is None:
-            kept = asdict(self.backends.to_host(pca)) | cost_arrays(record)
-            self.cache.keep_arrays("pca", key, kept)
-        return pca, cost_of(kept)
 
     def flat_map(
         self, item: Item, rows: np.ndarray, train_rows: np.ndarray
@@ -161,22 +128,19 @@ class Methods:
         if item.embedding.dim == 2:
             how, test, train = "itself", item.test, item.train
         else:
-            components = min(2, item.embedding.dim, len(self.train) - 1)
+            components = min(2, item.embedding.dim, len(self.pixels.train) - 1)
+            how = "pca"
             if item.embedding.method == "raw":
-                pca = self.pixel_pca(components)
+                train, test = self.pixels.project(self.pixels.fit(components)[0], components)
             else:
                 pca = self.backends.run("pca", item.train, components)[0]
-            how = "pca"
-            test = self._project(pca, item.test, components)
-            train = self._project(pca, item.train, components)
+                train, test = (
+                    project(self.backends, pca, part, components)
+                    for part in (item.train, item.test)
+                )
         host = [self.backends.to_host(part).astype(np.float32) for part in (test, train)]
         host = [np.pad(part, ((0, 0), (0, 2 - part.shape[1]))) for part in host]
         return how, host[0][rows], host[1][train_rows]
-
-    def _project(self, pca: Pca, rows: Any, components: int) -> Any:
-        on_host = isinstance(pca.axes, np.ndarray)
-        rows = self.backends.to_host(rows) if on_host else self.backends.put(rows)
-        return pca.transform(rows, components)
 
     def _item(
         self,
@@ -198,34 +162,40 @@ class Methods:
         return Item(embedding, train, test, key)
 
     def _pca_items(self) -> Iterator[Item]:
-        images, pixels = self.train.shape
-        dims = [dim for dim in self.dims if dim <= self.rank]
+        (images, pixels), rank = self.pixels.train.shape, self.pixels.rank
+        dims = [dim for dim in self.dims if dim <= rank]
         for dim in self.dims[len(dims) :]:
-            reason = f"{images} training images of {pixels} pixels have {self.rank} components"
+            reason = f"{images} training images of {pixels} pixels have {rank} components"
             self._not_made(f"pca-{dim}", reason)
         if not dims:
             return
-        pca, made = self._pixel_pca(max(dims))
-        parameters = {"solver": "covariance eigenvectors", "fitted_on": "train"}
+        pca, made = self.pixels.fit(max(dims))
+        train, test = self.pixels.project(pca, max(dims))
         for dim in dims:
-            train, test = (self._project(pca, part, dim) for part in (self.train, self.test))
-            item = self._item(
-                "pca",
-                dim,
-                train,
-                test,
-                Cache.key("pca", self.data_key, dim, self.where),
-                {**parameters, "explained_variance": float(pca.variance_ratio[:dim].sum())},
-                **made,
+            share = float(pca.variance_ratio[:dim].sum())
+            parameters = {"solver": pca.solver, "fitted_on": "train", "explained_variance": share}
+            key = Cache.key("pca", self.data_key, dim, max(dims), self.where)
+            yield self._item("pca", dim, train[:, :dim], test[:, :dim], key, parameters, **made)
+
+    def _raw_items(self) -> Iterator[Item]:
+        train = self.pixels.train
+        if train.nbytes > MOST_RAW_BYTES:
+            reason = (
+                f"{len(train)} x {train.shape[1]} pixels take {train.nbytes / 1e9:.1f} GB,"
+                f" more than {MOST_RAW_BYTES / 1e9:.0f} GB"
             )
-            yield item
+            self._not_made(f"raw-{train.shape[1]}", reason)
+            return
+        yield self._item("raw", train.shape[1], *self.pixels.arrays, self.data_key, {})
 
     def _umap_items(self) -> Iterator[Item]:
-        if len(self.train) < FEWEST_FOR_UMAP:
+        images = len(self.pixels.train)
+        if images < FEWEST_FOR_UMAP:
             for dim in self.dims:
-                self._not_made(f"umap-{dim}", f"{len(self.train)} training images are too few")
+                self._not_made(f"umap-{dim}", f"{images} training images are too few")
             return
-        yield from self._umap("umap", self.train, self.test, self.data_key, self.dims, None)
+        train, test, key, name = self.pixels.for_umap()
+        yield from self._umap("umap", train, test, key, self.dims, None, name)
 
     def _umap_of(self, item: Item) -> Iterator[Item]:
         """UMAP of latents, in the dimensions below the latents' own."""
@@ -234,7 +204,7 @@ class Methods:
         for dim in self.dims[len(dims) :]:
             reason = f"only below the {item.embedding.dim} dimensions of the latents"
             self._not_made(f"vae_umap-{dim}-{run}", reason)
-        yield from self._umap("vae_umap", item.train, item.test, item.key, dims, run)
+        yield from self._umap("vae_umap", item.train, item.test, item.key, dims, run, "mu")
 
     def _umap(
         self,
@@ -244,6 +214,7 @@ class Methods:
         source: str,
         dims: tuple[int, ...],
         run: str | None,
+        of: str,
     ) -> Iterator[Item]:
         k = min(GRAPH_NEIGHBOURS, len(train) - 1)
         wanted = [UmapSettings(dim=dim, n_neighbors=k, seed=self.seed) for dim in dims]
@@ -277,6 +248,7 @@ class Methods:
             made = cost_of(arrays)
             parameters = {
                 **asdict(one),
+                "of": of,
                 "graph": str(arrays["graph"]),
                 "fitted_on": "train",
                 "test": "transform",
@@ -289,7 +261,7 @@ class Methods:
         dim = item.embedding.dim
         with self.stages.stage("whiten", f"vae_white-{dim}-{item.embedding.run}") as record:
             pca, record.backend, record.note = self.backends.run("pca", item.train, dim)
-            turned = [self._project(pca, part, dim) for part in (item.train, item.test)]
+            turned = [project(self.backends, pca, part, dim) for part in (item.train, item.test)]
             (train, test), record.backend, note = self.backends.run("standardise", *turned)
             record.note = "; ".join(filter(None, [record.note, note])) or None
         parameters = {"latents": "mu", "whitened": "principal axes, unit variance"}

@@ -1,13 +1,12 @@
 """From a checkpoint to latents, figures of its reconstructions, and pictures.
 
-Images are taken in chunks of fixed size and place, and the noise of a chunk follows from its
-number: the same latents and figures come out on any number of processes.
+Images are taken in parts of fixed size and place: the same latents and figures come out on any
+number of processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
 from typing import Any
 
 import numpy as np
@@ -16,33 +15,12 @@ from torch import Tensor
 
 from data_pipeline.errors import UserError
 from data_pipeline.order import World, derive_seed
+from evaluation.images import Images
 from evaluation.results.seeds import training_key
 from vae_dist import draw, metrics
-from vae_dist.run.trained import Run
+from vae_dist.run.trained import Run, chunk_size
 
-CHUNK = 500
 FIGURES = ("recon", "recon_mean", "kl", "elbo", "nll", "ssim", "ssim11", "psnr", "mse")
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images of one split as `data_pipeline` holds them.
-
-    Attributes
-    ----------
-    images : numpy.ndarray
-        (n, C, H, W), uint8.
-    labels, index : numpy.ndarray
-        (n,), int64.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    index: np.ndarray
-
-    def rows(self) -> np.ndarray:
-        """Pixels (n, C * H * W), float32 in [0, 1]."""
-        return self.images.reshape(len(self.images), -1).astype(np.float32) / 255
 
 
 def encode_part(
@@ -56,13 +34,16 @@ def encode_part(
 ) -> dict[str, np.ndarray]:
     """This process's part of a run's latents and figures.
 
+    Training images are read in the order in which they lie; test images in chunks of their own
+    order, as the noise of a chunk follows from its number. Part or chunk c belongs to process
+    ``c % world.size``.
+
     Parameters
     ----------
     run : Run
     splits : dict
         ``train`` and ``test``.
     world : World
-        Chunk c belongs to process ``c % world.size``.
     seed : int
         Of the latents that the ELBO and the NLL draw.
     nll_samples : int
@@ -73,51 +54,52 @@ def encode_part(
     Returns
     -------
     dict of str to numpy.ndarray
-        ``chunk/SPLIT/NNNNN/NAME``, for `join_parts`.
+        ``GROUP/NAME``, one row an image, and ``GROUP/rows``, for `join_parts`; the groups are
+        ``train``, ``test`` and ``nll``.
     """
-    check_fit(run, splits["train"].images.shape[1:])
-    found: dict[str, np.ndarray] = {}
-    device = next(run.objective.parameters()).device
-    with torch.inference_mode():
-        for split, held in splits.items():
-            for chunk, start in _chunks(len(held.images), world):
-                part = slice(start, start + CHUNK)
-                images = torch.from_numpy(held.images[part]).to(device).float() / 255
-                labels = torch.from_numpy(held.labels[part]).to(device)
-                key = f"chunk/{split}/{chunk:05d}"
-                # Without labels, also for a conditional model: an embedding that was told the
-                # label could not be scored by how well it predicts the label.
-                mu, logvar = run.objective.model.encode(images, None)
-                found[f"{key}/mu"] = _host(mu)
-                found[f"{key}/logvar"] = _host(logvar)
-                if split == "test":
-                    samples = nll_samples if start < nll_images else 0
-                    measured = _measure(
-                        run, images, labels, derive_seed(seed, "encode", chunk), samples
-                    )
-                    found |= {f"{key}/{name}": _host(value) for name, value in measured.items()}
-    return found
+    train, test = splits["train"], splits["test"]
+    check_fit(run, train.shape)
+    found: dict[str, list[np.ndarray]] = {}
+
+    def keep(group: str, rows: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+        for name, values in {"rows": rows, **columns}.items():
+            found.setdefault(f"{group}/{name}", []).append(values)
+
+    for part in train.parts()[world.rank :: world.size]:
+        rows, images = train.read(part)
+        # Without labels, also for a conditional model: an embedding that was told the label
+        # could not be scored by how well it predicts the label.
+        keep("train", rows, {"mu": run.encode(images)[0]})
+    size = chunk_size(test.shape)
+    for chunk, start in list(enumerate(range(0, len(test), size)))[world.rank :: world.size]:
+        rows = np.arange(start, min(start + size, len(test)))
+        samples = nll_samples if start < nll_images else 0
+        noise_seed = derive_seed(seed, "encode", chunk)
+        columns = _measure(run, test.take(rows), test.labels[rows], noise_seed, samples)
+        if "nll" in columns:
+            keep("nll", rows, {"nll": columns.pop("nll")})
+        keep("test", rows, columns)
+    return {name: np.concatenate(values) for name, values in found.items()}
 
 
-def _chunks(count: int, world: World) -> Iterator[tuple[int, int]]:
-    for chunk, start in enumerate(range(0, count, CHUNK)):
-        if chunk % world.size == world.rank:
-            yield chunk, start
-
-
+@torch.inference_mode()
 def _measure(
-    run: Run, images: Tensor, labels: Tensor, seed: int, nll_samples: int
-) -> dict[str, Tensor]:
+    run: Run, pixels: np.ndarray, classes: np.ndarray, seed: int, nll_samples: int
+) -> dict[str, np.ndarray]:
+    """Latents and figures of a chunk of test images."""
     objective = run.objective
+    images = torch.from_numpy(pixels).to(run.device).float() / 255
+    labels = torch.from_numpy(classes).to(run.device)
+    mu, logvar = objective.model.encode(images, None)
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(
-        len(images), max(1, nll_samples), objective.model.latent_size, generator=generator
-    )
-    noise = noise.to(images.device)
+    noise = torch.randn(len(images), max(1, nll_samples), run.latent_size, generator=generator)
+    noise = noise.to(run.device)
     terms = objective(images, noise[:, :1], labels)
     mean = objective(images, None, labels)
     picture = objective.mean_image(mean["logits"])
     found = {
+        "mu": mu,
+        "logvar": logvar,
         "recon": terms["recon"],
         "recon_mean": mean["recon"],
         "kl": terms["kl"],
@@ -129,9 +111,11 @@ def _measure(
         "mse": metrics.mse(picture, images),
     }
     if nll_samples:
-        nll = metrics.iw_nll(objective, images, noise.split(8, dim=1), labels)
+        # Images that are decoded at once: large ones one sample at a time.
+        at_once = max(1, min(8, 2**23 // (len(images) * math.prod(run.image_shape))))
+        nll = metrics.iw_nll(objective, images, noise.split(at_once, dim=1), labels)
         found["nll"] = nll.float()
-    return found
+    return {name: _host(values) for name, values in found.items()}
 
 
 def check_fit(run: Run, shape: tuple[int, ...]) -> None:
@@ -142,16 +126,18 @@ def check_fit(run: Run, shape: tuple[int, ...]) -> None:
 
 
 def join_parts(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """All processes' parts as one set of arrays, ``SPLIT/NAME``."""
-    chunks: dict[str, dict[str, np.ndarray]] = {}
-    for part in parts:
-        for key, array in part.items():
-            _, split, chunk, name = key.split("/")
-            chunks.setdefault(f"{split}/{name}", {})[chunk] = array
-    return {
-        name: np.concatenate([by_chunk[chunk] for chunk in sorted(by_chunk)])
-        for name, by_chunk in chunks.items()
-    }
+    """All processes' parts as one set of arrays, ``SPLIT/NAME``, in the order of the images."""
+    joined: dict[str, np.ndarray] = {}
+    for group in ("train", "test", "nll"):
+        held = [part for part in parts if f"{group}/rows" in part]
+        if not held:
+            continue
+        order = np.argsort(np.concatenate([part[f"{group}/rows"] for part in held]))
+        for name in held[0]:
+            if name.startswith(f"{group}/") and name != f"{group}/rows":
+                target = name.replace("nll/", "test/", 1)
+                joined[target] = np.concatenate([part[name] for part in held])[order]
+    return joined
 
 
 def run_figures(latents: dict[str, np.ndarray]) -> dict[str, float]:
@@ -198,7 +184,7 @@ def pictures(
     device = next(objective.parameters()).device
     generator = torch.Generator(device).manual_seed(derive_seed(seed, "pictures"))
     with torch.inference_mode():
-        images = torch.from_numpy(test.images[originals]).to(device).float() / 255
+        images = torch.from_numpy(test.take(originals)).to(device).float() / 255
         labels = torch.from_numpy(test.labels[originals]).to(device)
         mu, _ = objective.model.encode(images, labels)
         rows = torch.from_numpy(np.argsort(-scale, kind="stable")[:10]).to(device)

@@ -11,35 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.backends.pca import Pca, fit_pca
 from evaluation.backends.search import EXACT_BELOW, Graph, neighbour_graph
 from evaluation.backends.voting import search_cpu
-
-
-@dataclass(frozen=True)
-class Pca:
-    """Principal axes: exact, from the eigenvectors of the covariance of all training rows.
-
-    Attributes
-    ----------
-    mean : numpy.ndarray
-        (d,), float32.
-    axes : numpy.ndarray
-        (components, d), float32, orthonormal; the largest entry of each is positive.
-    variance_ratio : numpy.ndarray
-        (components,), float64.
-    """
-
-    mean: Any
-    axes: Any
-    variance_ratio: np.ndarray
-
-    def transform(self, rows: Any, components: int) -> Any:
-        """Coordinates (n, components) along the first axes."""
-        return (rows - self.mean) @ self.axes[:components].T
-
-    def restore(self, coordinates: Any) -> Any:
-        """Rows from their coordinates along the first axes."""
-        return coordinates @ self.axes[: coordinates.shape[1]] + self.mean
+from evaluation.pixels import Pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +37,8 @@ class CpuBackend:
 
     def put(self, array: Any) -> np.ndarray:
         """An array as this backend's; one that lies on a GPU is fetched."""
+        if isinstance(array, Pixels):
+            return array.whole()
         return np.asarray(array.get() if hasattr(array, "get") else array)
 
     def versions(self) -> dict[str, str]:
@@ -79,19 +56,9 @@ class CpuBackend:
         return tuple(((part - mean) / std).astype(np.float32) for part in (train, test))
 
     def pca(self, train: Any, components: int) -> Pca:
-        """Fit PCA on all rows."""
-        train = self.put(train)
-        mean = train.mean(0, dtype=np.float64)
-        covariance = np.zeros((train.shape[1], train.shape[1]))
-        for start in range(0, len(train), 8192):
-            part = train[start : start + 8192].astype(np.float64) - mean
-            covariance += part.T @ part
-        variance, vectors = np.linalg.eigh(covariance / max(1, len(train) - 1))
-        variance, axes = variance[::-1].clip(min=0), vectors.T[::-1][:components]
-        largest = axes[np.arange(len(axes)), np.abs(axes).argmax(1)]
-        axes = axes * np.sign(largest)[:, None]
-        ratio = variance[:components] / variance.sum()
-        return Pca(mean.astype(np.float32), axes.astype(np.float32), ratio)
+        """Fit PCA on all rows, of an array or of `Pixels` that are read in parts."""
+        rows = train if isinstance(train, Pixels) else Pixels(self.put(train))
+        return fit_pca(rows, components)
 
     def graph(self, train: Any, test: Any, k: int, seed: int) -> Graph:
         """The neighbour graph that UMAP needs, in every dimension.

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.backends.cpu import Pca, UmapSettings
+from evaluation.backends.cpu import UmapSettings
+from evaluation.backends.pca import Pca
 from evaluation.backends.search import Graph, make_graph
+from evaluation.pixels import Pixels
 
 
 class CumlBackend:
@@ -44,6 +46,10 @@ class CumlBackend:
 
     def put(self, array: Any) -> Any:
         """An array on the device, float32."""
+        if isinstance(array, Pixels):
+            if not array.small:
+                raise MemoryError("pixels that are read in parts stay on the CPU")
+            array = array.whole()
         return self.cupy.asarray(array, dtype=self.cupy.float32)
 
     def standardise(self, train: Any, test: Any) -> tuple[Any, Any]:
@@ -59,7 +65,7 @@ class CumlBackend:
         largest = axes[self.cupy.arange(len(axes)), self.cupy.abs(axes).argmax(axis=1)]
         axes = axes * self.cupy.sign(largest)[:, None]
         ratio = self.cupy.asnumpy(model.explained_variance_ratio_).astype(np.float64)
-        return Pca(model.mean_.reshape(-1), axes, ratio)
+        return Pca(model.mean_.reshape(-1), axes, ratio, "cuML, full")
 
     def graph(self, train: Any, test: Any, k: int, seed: int) -> Graph:
         """The neighbour graph that UMAP needs: all pairs, exact, whatever the seed.

@@ -25,6 +25,7 @@ LABELS_PER_CLASS = (50, 100, 500, 1000, 3000)
 NEIGHBOURS = (1, 5, 10, 25, 50)
 TEST_LABELS = 500
 MAP_SAMPLE = 3000
+REFERENCE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +159,15 @@ def test_labels_of(labels: np.ndarray) -> int:
     return min(TEST_LABELS, rarest(labels))
 
 
-def reference_rows(count: int, seed: int) -> np.ndarray:
-    """The test images on which neighbourhoods are compared, and which the report shows."""
+def shown_rows(count: int, seed: int) -> np.ndarray:
+    """The test images that the report shows."""
     return rows_of(count, MAP_SAMPLE, seed, "reference")
+
+
+def reference_rows(count: int, pixels: int, seed: int) -> np.ndarray:
+    """The test images on which neighbourhoods are compared: those shown, fewer if they are large.
+
+    As float32 they take at most `REFERENCE_BYTES`.
+    """
+    most = max(100, REFERENCE_BYTES // (4 * pixels))
+    return rows_of(count, min(MAP_SAMPLE, most), seed, "reference")

@@ -14,7 +14,7 @@ from evaluation.results.records import Results
 # Name, or what stands before the slash: dtype, then sizes. A letter stands for one size
 # throughout a file; C, H and W are an image's, K the number of classes.
 _ARTIFACTS = {
-    "sample_images": "u1 n C H W",
+    "sample_images": "u1 n C h w",
     "sample_labels": "i8 n",
     "sample_position": "i8 n",
     "sample_predicted": "i8 n",

@@ -20,7 +20,8 @@ them under ``embeddings``, in the order in which a reader wants them.
 
 ``artifacts.npz`` (rows of all ``map/`` and ``sample_`` arrays belong together)::
 
-    sample_images     (n, C, H, W) uint8   a sample of the test images, n <= 3000
+    sample_images     (n, C, h, w) uint8   a sample of the test images, n <= 3000, at most 64
+                                           pixels a side
     sample_labels     (n,) int64           -1 where the set has no labels
     sample_position   (n,) int64           row in the ``test`` array of each embedding
     sample_predicted/ID  (n,) int64        the KNN test figure's prediction for the sample

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,17 +17,16 @@ import torch
 from benchmarks.evaluate import BenchEvaluateConfig, bench_evaluate
 from data_pipeline.batch import Arrays
 from data_pipeline.order import World
+from evaluation.cache import Cache
 from evaluation.encode import encode_part, join_parts
 from evaluation.evaluation import EvaluateConfig, evaluate
 from evaluation.files import read_arrays
+from evaluation.images import open_splits
 from evaluation.results.files import read_results
-from evaluation.runs import read_splits
 from launch.cli import main as cli
 from tests.data_folders import ArraySource, digits, drawn, written
 from tests.run_folders import write_run
-from vae_dist.losses import LossConfig
-from vae_dist.models import ModelConfig, build_model
-from vae_dist.objective import Objective
+from vae_dist.run.load import load_run
 
 
 @pytest.fixture(scope="module")
@@ -217,23 +215,18 @@ def test_ranks_with_devices_of_their_own_find_each_others_parts(tmp_path, data, 
     assert [item.id for item in results.embeddings] == ["vae-4-one"]
 
 
-def test_a_conditional_model_is_not_told_the_label(data):
+def test_a_conditional_model_is_not_told_the_label(tmp_path, data):
     """Latents that knew the label could not be scored by how well they predict it."""
-    torch.manual_seed(0)
-    shape = tuple(data.manifest.image_shape)
-    model = ModelConfig(model_type="fc", latent_size=4, conditional=True)
-    objective = Objective(build_model(model, shape, 10), LossConfig())
-    run = SimpleNamespace(objective=objective, image_shape=shape, name="told")
-    splits = read_splits(data)
-    images, labels = splits["test"].images, splits["test"].labels
-    with torch.inference_mode():
-        pixels = torch.from_numpy(images).float() / 255
-        told, _ = objective.model.encode(pixels, torch.from_numpy(labels))
-        plain, _ = objective.model.encode(pixels, None)
-    assert not torch.allclose(told, plain)  # it could be told
+    run = load_run(write_run(tmp_path / "told", data, conditional=True))
+    splits = open_splits(data, Cache(tmp_path / "cache"))
+    images, labels = splits["test"].take(range(50)), splits["test"].labels[:50]
+    told, plain = run.encode(images, labels)[0], run.encode(images)[0]
+    assert not np.allclose(told, plain)  # it could be told
     settings = {"seed": 0, "nll_samples": 0, "nll_images": 1}
     found = join_parts([encode_part(run, splits, World(), **settings)])
-    assert np.allclose(found["test/mu"], plain)
+    assert np.allclose(found["test/mu"][:50], plain, atol=1e-6)
+    images = splits["train"].take(range(50))
+    assert np.allclose(found["train/mu"][:50], run.encode(images)[0], atol=1e-6)
 
 
 def test_folders_that_cannot_be_written_cost_no_time_and_one_line(tmp_path, data, capsys):
@@ -283,10 +276,9 @@ def test_a_tiny_strange_set_is_compared_and_every_blank_explained(tmp_path, caps
     assert "What was not measured or not made, and why" in page
 
 
-def test_world_of_three_covers_every_image_once(data, runs):
-    from vae_dist.run.load import load_run
+def test_world_of_three_covers_every_image_once(tmp_path, data, runs):
 
-    run, splits = load_run(runs[0]), read_splits(data)
+    run, splits = load_run(runs[0]), open_splits(data, Cache(tmp_path))
     settings = {"seed": 0, "nll_samples": 4, "nll_images": 100}
     whole = join_parts([encode_part(run, splits, World(), **settings)])
     parts = [encode_part(run, splits, World(rank, 3), **settings) for rank in range(3)]

@@ -12,6 +12,7 @@ from evaluation.embeddings import Methods
 from evaluation.items import METHODS, Latents
 from evaluation.measures.measure import Measure
 from evaluation.measures.protocol import Points, make_protocol
+from evaluation.pixels import Pixels
 from tests.cuml import double
 
 RNG = np.random.default_rng(0)
@@ -77,7 +78,14 @@ def test_every_method_and_figure_runs_on_the_stand_in(tmp_path):
     stages.device = "cpu"  # the timer has no device to ask
     (train, labels), (test, test_labels) = blobs(300), blobs(90)
     methods = Methods(
-        backends, stages, Cache(tmp_path), train, test, data_key="d", dims=(2, 4), seed=0
+        backends,
+        stages,
+        Cache(tmp_path),
+        Pixels(train),
+        Pixels(test),
+        data_key="d",
+        dims=(2, 4),
+        seed=0,
     )
     latents = [Latents(name, train[:, :5], test[:, :5], name) for name in "ab"]
     sample = np.arange(60)

@@ -141,11 +141,13 @@ def test_any_image_shape(name: str, shape: tuple[int, int, int]) -> None:
     assert model.decode(mu).shape == images.shape
 
 
-def test_conv_at_its_largest_and_beyond() -> None:
+def test_conv_takes_large_images_and_refuses_tiny_ones() -> None:
     model = build_model(config("conv", conv_depth=2), (3, 128, 128), 10)
     assert model.decode(model.encode(torch.rand(1, 3, 128, 128))[0]).shape == (1, 3, 128, 128)
-    with pytest.raises(ValueError, match="8 to 128 pixels"):
-        build_model(config("conv"), (3, 200, 200), 10)
+    large = build_model(config("conv"), (3, 300, 200), 10)
+    assert large.decode(torch.zeros(1, 3)).shape == (1, 3, 300, 200)
+    with pytest.raises(ValueError, match="8 pixels or more"):
+        build_model(config("conv"), (3, 7, 200), 10)
 
 
 @pytest.mark.parametrize("name", FIXED)

@@ -52,7 +52,7 @@ class Upsample(nn.Module):
 class ResidualConvolutional(VAEModel):
     """`conv`: stages of residual blocks, each stage half the size of the one before.
 
-    Any number of channels, and sides from 8 to 128 pixels that need not be equal or even.
+    Any number of channels, and sides of 8 pixels or more that need not be equal or even.
     Sides are halved (rounding up) until the longer one is at most four pixels or the
     shorter one is a single pixel. Stage widths are w, 2w, 4w, 4w, ... for w = ``conv_width``; each stage has
     ``conv_depth`` blocks. Normalisation is over groups of channels of one image, never
@@ -61,9 +61,9 @@ class ResidualConvolutional(VAEModel):
 
     def build(self, config: ModelConfig) -> None:
         channels, height, width = self.image_shape
-        if not (min(height, width) >= 8 and max(height, width) <= 128):
+        if min(height, width) < 8:
             raise UserError(
-                f"--model-type conv: takes sides of 8 to 128 pixels, the data's are"
+                f"--model-type conv: takes sides of 8 pixels or more, the data's are"
                 f" {height}x{width}; resize them with prepare"
             )
         sizes = _sizes(height, width)
