@@ -11,7 +11,7 @@ from data_pipeline.folder.manifest import MANIFEST_NAME, Manifest
 from data_pipeline.progress import Progress, Silent
 from data_pipeline.sources import SourceConfig, load_source
 from data_pipeline.write.config import PrepareConfig
-from data_pipeline.write.folder import write_folder
+from data_pipeline.write.folder import check_place, write_folder
 from launch.config import parse
 from launch.processes import is_first
 from launch.progress import make_progress
@@ -71,6 +71,7 @@ def prepare_folder(
     if source.mirror is None:
         source.mirror = os.environ.get(MIRROR_VARIABLE) or None
     out = folder_for(source, config)
+    check_place(out)  # before anything is downloaded
     before = _stamp(out)
     data = load_source(source, progress)
     task = f"writing {out}"

@@ -72,8 +72,7 @@ def write_folder(
     Manifest
         Of the folder.
     """
-    asked, out = out, Path(os.path.realpath(out))  # what a link points to, not the link
-    _check_place(asked, out)
+    asked, out = out, check_place(out)
     image_shape = _check(source)
     block_size, samples_per_shard = config.sizes(image_shape)
     jobs = _plan(source, config, samples_per_shard)
@@ -117,8 +116,25 @@ def write_folder(
     return manifest
 
 
-def _check_place(asked: Path, out: Path) -> None:
-    """Refuse a folder that cannot be put in its place by one rename."""
+def check_place(asked: Path) -> Path:
+    """Refuse a folder that cannot be put in its place by one rename.
+
+    Parameters
+    ----------
+    asked : Path
+        The folder that is to be written.
+
+    Returns
+    -------
+    Path
+        Where it will lie: what a link points to, not the link.
+
+    Raises
+    ------
+    UserError
+        If it is a file, a mount point, or the current folder lies in it.
+    """
+    out = Path(os.path.realpath(asked))
     current = Path(os.path.realpath(os.curdir))
     if out == current or out in current.parents:
         raise UserError(
@@ -127,7 +143,7 @@ def _check_place(asked: Path, out: Path) -> None:
         )
     with files_of_user(f"--out {asked}: cannot be used"):
         if os.path.islink(out):
-            raise UserError(f"--out {asked}: a link that leads nowhere")
+            raise UserError(f"--out {asked}: a link that leads in a circle")
         if os.path.lexists(out) and os.path.ismount(out):
             raise UserError(
                 f"--out {asked}: a mount point, which cannot be exchanged; choose a folder inside, "
@@ -135,6 +151,7 @@ def _check_place(asked: Path, out: Path) -> None:
             )
         if out.exists() and not out.is_dir():
             raise UserError(f"--out {asked}: is a file; choose a folder")
+    return out
 
 
 def _free(folder: Path) -> str:

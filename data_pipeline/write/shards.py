@@ -12,7 +12,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -120,6 +120,11 @@ def write_all(
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
+        except BrokenExecutor as error:
+            raise UserError(
+                "a writing process was killed, perhaps for memory; lower --writers and start "
+                "again: the shards that are finished are kept"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
