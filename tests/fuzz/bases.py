@@ -34,6 +34,8 @@ def build(place: Path) -> None:
     _states(place / "article2018")
     _settings(place / "settings")
     _run(place / "run", place / "block" / "data")
+    _remote(place / "remote", place / "block" / "data")
+    _latents(place / "latents")
     _evaluation(place / "evaluation", place / "run")
 
 
@@ -123,6 +125,43 @@ def _run(folder: Path, data: Path) -> None:
     shutil.copytree(data, folder / "data")
     settings = TRAINING | {"data": folder / "data", "runs_dir": folder, "name": "run"}
     assert main(flags(settings)) == 0
+
+
+def _remote(folder: Path, data: Path) -> None:
+    """A data folder, and its first shard in the cache as if it had been fetched."""
+    from data_pipeline.folder.opening import open_data
+    from data_pipeline.remote.reading import RemoteConfig, local_path
+
+    shutil.copytree(data, folder / "data")
+    shard = open_data(str(data)).manifest.split("train").shards[0]
+    config = RemoteConfig(cache_dir=folder / "cache")
+    serve(folder / "data")
+    found = local_path(
+        f"memory://data/{shard.name}", sha256=shard.sha256, size=shard.bytes, config=config
+    )
+    found.rename(folder / "cache" / "object")
+    found.with_suffix(".json").rename(folder / "cache" / "record")
+
+
+def serve(folder: Path) -> None:
+    """Make a folder's files known to fsspec as memory://data/NAME."""
+    import fsspec
+
+    served = fsspec.filesystem("memory")
+    for file in folder.iterdir():
+        served.pipe_file(f"/data/{file.name}", file.read_bytes())
+
+
+def _latents(folder: Path) -> None:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    columns = {
+        "mu": rng.normal(size=(20, 2)).astype(np.float32),
+        "index": np.arange(20),
+        "label": np.arange(20) % 3,
+    }
+    np.savez(folder / "latents.npz", **columns)
+    np.save(folder / "latents.npy", columns["mu"])
 
 
 def _evaluation(folder: Path, run: Path) -> None:

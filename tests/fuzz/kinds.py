@@ -14,7 +14,7 @@ from random import Random
 
 from data_pipeline.errors import UserError
 from tests.fuzz import mutate
-from tests.fuzz.bases import TRAINING, flags
+from tests.fuzz.bases import TRAINING, flags, serve
 
 Mutation = Callable[[Random, bytes], bytes]
 
@@ -141,6 +141,26 @@ def repair_shards(folder: Path) -> None:
         splits[name] = dataclasses.replace(split, shards=shards)
     made = dataclasses.replace(manifest, splits=splits, fingerprint=fingerprint_of(splits))
     path.write_text(dump_manifest(made))
+
+
+def read_remote() -> object:
+    """Read a folder at an address whose cache holds an object and its record."""
+    from data_pipeline.folder.opening import open_data
+    from data_pipeline.load.loader import LoaderConfig
+
+    serve(Path("data"))
+    data = open_data("memory://data", config=LoaderConfig(cache_dir=Path("cache")))
+    shard = data.manifest.split("train").shards[0]
+    for name, ending in (("object", ""), ("record", ".json")):
+        (Path("cache") / name).rename(f"cache/{shard.sha256}{ending}")
+    return digest(*data.arrays("train"))
+
+
+def read_latents(name: str) -> object:
+    from vae_dist.encode.latents import LatentRows
+
+    rows = LatentRows(Path(name))
+    return rows.shape
 
 
 # Runs
@@ -282,6 +302,10 @@ KINDS: dict[str, Kind] = {
     "shard, block": _data("block", "data/train-000000.tar", mutations=(mutate.tar,), repair=repair_shards, exact=True),
     "shard, sample": _data("sample", "data/train-000000.tar", mutations=(mutate.tar,), repair=repair_shards, exact=True),
     "wids.json": _data("block", "data/train.wids.json", mutations=(mutate.json_tree,)),
+    "fetched shard": Kind("remote", "cache/object", read_remote, exact=True),
+    "record of a fetched shard": Kind("remote", "cache/record", read_remote, (mutate.json_tree,) * 2, exact=True),
+    "latents.npz": Kind("latents", "latents.npz", lambda: read_latents("latents.npz"), (mutate.archive,) * 2),
+    "latents.npy": Kind("latents", "latents.npy", lambda: read_latents("latents.npy"), (mutate.npy_head,)),
     "config.json": _run("run/config.json", mutations=(mutate.json_tree,) * 3),
     "meta.json": _run(f"{STEP}/meta.json", mutations=(mutate.json_tree,) * 3),
     "model.safetensors": _run(f"{STEP}/model.safetensors", mutations=(mutate.safetensors,), repair=repair_run, exact=True),
