@@ -17,6 +17,9 @@ TRAINING = {
     "telemetry_interval": 0.05, "tensorboard": False, "checkpoint_every": 2,
 }  # fmt: skip
 
+CACHED = [{"metric": "knn_test_accuracy", "value": 0.5, "k": 5}]
+CACHED_ARRAY = np.eye(3, dtype=np.float32)
+
 
 def flags(settings: dict[str, object]) -> list[str]:
     """Settings as words of a command line."""
@@ -174,6 +177,6 @@ def _evaluation(folder: Path, run: Path) -> None:
     parts = ((images[:300], bunch.target[:300]), (images[300:400], bunch.target[300:400]))
     write_folder(folder / "eval", *parts, [str(c) for c in range(10)], sample=50)
     cache = Cache(folder / "cache")
-    cache.keep_record("knn", "k" * 32, [{"metric": "knn_test_accuracy", "value": 0.5, "k": 5}])
-    cache.keep_arrays("pca", "k" * 32, {"train": np.eye(3, dtype=np.float32)})
+    cache.keep_record("knn", "k" * 32, CACHED)
+    cache.keep_arrays("pca", "k" * 32, {"train": CACHED_ARRAY})
     shutil.copytree(run / "run", folder / "run", symlinks=True)

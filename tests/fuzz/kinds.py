@@ -6,7 +6,10 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import itertools
 import json
+import shutil
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +17,7 @@ from random import Random
 
 from data_pipeline.errors import UserError
 from tests.fuzz import mutate
-from tests.fuzz.bases import TRAINING, flags, serve
+from tests.fuzz.bases import CACHED, CACHED_ARRAY, TRAINING, flags, serve
 
 Mutation = Callable[[Random, bytes], bytes]
 
@@ -127,20 +130,18 @@ def stream() -> object:
 
 def repair_shards(folder: Path) -> None:
     """Let the manifest say of each shard what it is."""
-    from data_pipeline.folder.manifest import dump_manifest, fingerprint_of, parse_manifest
-
     path = folder / "data" / "manifest.json"
-    manifest = parse_manifest(path.read_text(), str(path))
-    splits = {}
-    for name, split in manifest.splits.items():
-        shards = []
-        for shard in split.shards:
-            content = (folder / "data" / shard.name).read_bytes()
-            sums = [zlib.crc32(content[a:b]) for a, b in zip(shard.offsets, shard.offsets[1:], strict=False)]  # fmt: skip
-            shards.append(dataclasses.replace(shard, bytes=len(content), crc32=sums, sha256=hashlib.sha256(content).hexdigest()))  # fmt: skip
-        splits[name] = dataclasses.replace(split, shards=shards)
-    made = dataclasses.replace(manifest, splits=splits, fingerprint=fingerprint_of(splits))
-    path.write_text(dump_manifest(made))
+    manifest = json.loads(path.read_text())
+    digest = hashlib.sha256()
+    for name, split in sorted(manifest["splits"].items()):
+        for shard in split["shards"]:
+            content = (folder / "data" / shard["name"]).read_bytes()
+            cuts = [min(cut, len(content)) for cut in shard["offsets"]]
+            sums = [zlib.crc32(content[a:b]) for a, b in itertools.pairwise(cuts)]
+            shard |= {"bytes": len(content), "offsets": cuts, "crc32": sums}
+            shard["sha256"] = hashlib.sha256(content).hexdigest()
+            digest.update(f"{name} {shard['name']} {shard['sha256']}\n".encode())
+    path.write_text(json.dumps(manifest | {"fingerprint": digest.hexdigest()}))
 
 
 def read_remote() -> object:
@@ -149,10 +150,11 @@ def read_remote() -> object:
     from data_pipeline.load.loader import LoaderConfig
 
     serve(Path("data"))
-    data = open_data("memory://data", config=LoaderConfig(cache_dir=Path("cache")))
+    kept = Path(tempfile.mkdtemp(dir="."))
+    data = open_data("memory://data", config=LoaderConfig(cache_dir=kept))
     shard = data.manifest.split("train").shards[0]
     for name, ending in (("object", ""), ("record", ".json")):
-        (Path("cache") / name).rename(f"cache/{shard.sha256}{ending}")
+        shutil.copyfile(Path("cache") / name, kept / f"{shard.sha256}{ending}")
     return digest(*data.arrays("train"))
 
 
@@ -213,20 +215,25 @@ def read_article2018(name: str) -> object:
 
 def read_evaluation() -> object:
     from evaluation.artifacts import _curve
+    from evaluation.report import tables
+    from evaluation.results.files import read_results
     from evaluation.results.folder import Folder
-    from evaluation.results.records import leaderboard, read_results
     from launch.evaluate import print_table, summary
 
     def results() -> object:
         found = read_results(Path("eval"))
-        leaderboard(found)
         print_table(found)
-        return json.dumps(summary(found))
+        json.dumps(summary(found))
+        for table in (tables.run_table, tables.seed_table, tables.stage_table, tables.record_table, tables.made):  # fmt: skip
+            table(found)
+        return None
 
     def parts() -> object:
         folder = Folder(Path("eval"))
-        _ = folder.curves, folder.labels, folder.artifacts
-        return [sorted(folder.maps()), folder.compared()]
+        _ = folder.curves, folder.labels, folder.artifacts, folder.maps(), folder.compared()
+        for table in (tables.headline, tables.structure_table, tables.reconstruction_table):
+            table(folder)
+        return None
 
     return each(results, parts, lambda: _curve(Path("run")))
 
@@ -237,20 +244,28 @@ def write_report() -> object:
     from evaluation.report.projector import write_projector
 
     out = Path("eval")
-    each(
+    return each(
         lambda: write_figures(out),
         lambda: write(out),
         lambda: write_projector(out, Path("projector")),
     )
-    return None
+
+
+def read_embedding() -> object:
+    from evaluation.results.files import read_results
+    from evaluation.results.layout import read_embedding as read
+
+    return digest(*read(Path("eval/embeddings/pca-2.npz"), read_results(Path("eval")), 2).values())
 
 
 def read_cache() -> object:
+    """What the cache gives; a damaged file it must not believe."""
     from evaluation.cache import Cache
 
     cache = Cache(Path("cache"))
-    cache.record("knn", "k" * 32)
-    cache.arrays("pca", "k" * 32)
+    record, arrays = cache.record("knn", "k" * 32), cache.arrays("pca", "k" * 32)
+    assert record in (None, CACHED), f"the cache gave {record}"
+    assert arrays is None or digest(arrays["train"]) == digest(CACHED_ARRAY), f"gave {arrays}"
     return None
 
 
@@ -317,7 +332,7 @@ KINDS: dict[str, Kind] = {
     "results.json": _eval("eval/results.json", mutations=(mutate.json_tree,) * 4),
     "curves": _eval("run/metrics.jsonl", mutations=(mutate.lines,) * 3),
     "labels.npz": _eval("eval/embeddings/labels.npz", mutations=(mutate.archive,) * 2),
-    "embedding.npz": _eval("eval/embeddings/pca-2.npz", mutations=(mutate.archive,) * 2),
+    "embedding.npz": Kind("evaluation", "eval/embeddings/pca-2.npz", read_embedding, (mutate.archive,) * 2),
     "artifacts.npz": _eval("eval/artifacts.npz", mutations=(mutate.archive,) * 2),
     "cache record": Kind("evaluation", f"cache/knn-{'k' * 32}.json", read_cache, (mutate.json_tree,) * 2),
     "cache array": Kind("evaluation", f"cache/pca-{'k' * 32}.npz", read_cache, (mutate.archive,)),

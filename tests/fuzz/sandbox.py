@@ -20,7 +20,7 @@ from data_pipeline.errors import UserError
 MEMORY = 1 << 30
 """Bytes that reading a file may take beside the program itself."""
 CPU_SECONDS = 20
-WALL_SECONDS = 60
+WALL_SECONDS = 180
 LONGEST_MESSAGE = 1500
 
 READ, REFUSED, FINDING = "read", "refused", "finding"
@@ -92,12 +92,12 @@ def _start(tries: Sequence[Try]) -> tuple[int, int]:
             os.dup2(quiet, number)
         watch = Watch()
         for one in tries:
-            outcome = one(watch)
+            try:
+                outcome = one(watch)
+            except Exception:
+                outcome = Outcome(FINDING, f"the harness itself: {traceback.format_exc()}")
             line = json.dumps([outcome.result, outcome.text[-6000:]]) + "\n"
             os.write(theirs, line.encode())
-    except BaseException:
-        line = json.dumps([FINDING, "the harness itself: " + traceback.format_exc()[-6000:]]) + "\n"
-        os.write(theirs, line.encode())
     finally:
         os._exit(0)
 
