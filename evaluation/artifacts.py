@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from data_pipeline.errors import UserError
+from data_pipeline.records import parse_json
 from evaluation.backends.pca import Pca
 from evaluation.encode import pictures
 from evaluation.files import write_arrays, write_text
@@ -133,11 +136,10 @@ def _curve(run: Path) -> list[dict[str, Any]]:
     else:
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:  # the last line of a run that is being written
-            continue
+    for line in path.read_bytes().splitlines():
+        # The last line of a run that is being written, or one that a power cut damaged.
+        with contextlib.suppress(UserError):
+            records.append(parse_json(line, str(path)))
     train = [record for record in records if record.get("split") == "train"]
     every = max(1, -(-len(train) // CURVE_POINTS))
     others = [record for record in records if record.get("split") != "train"]

@@ -163,7 +163,7 @@ def _tokens_of_file(path: Path, names: dict[str, bool], flag: str) -> Iterator[s
         content = path.read_bytes()
     try:
         table = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not a TOML file: {error}") from error
     for key, value in table.items():
         flag = key.replace("_", "-")

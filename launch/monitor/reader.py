@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import re
 import time
 from collections import deque
@@ -10,21 +10,113 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import UserError
+from data_pipeline.records import parse_json, read_json, read_record
 
 TAIL_BYTES = 1 << 18
 KEPT = 240
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What is shown of a line of ``metrics.jsonl``."""
+
+    split: str
+    step: int | None = None
+    epoch: float | None = None
+    loss: float | None = None
+    recon: float | None = None
+    kl: float | None = None
+    ssim: float | None = None
+    lr: float | None = None
+    images_per_second: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What is shown of a line of ``telemetry.jsonl``."""
+
+    rank: int
+    time: float = 0.0
+    device_index: int | None = None
+    device_uuid: str | None = None
+    device_utilization_percent: float | None = None
+    device_memory_used_bytes: float | None = None
+    device_memory_total_bytes: float | None = None
+    allocator_allocated_bytes: float | None = None
+    allocator_retries: int | None = None
+    device_power_watts: float | None = None
+    device_temperature_celsius: float | None = None
+    device_sm_clock_mhz: float | None = None
+    device_throttle_reasons: list[str] | None = None
+    device_ecc_uncorrected: int | None = None
+    images_per_second: float | None = None
+    step_seconds_p50: float | None = None
+    data_wait_share: float | None = None
+    process_cpu_percent: float | None = None
+    process_rss_bytes: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Summary:
+    rank: int
+    device_name: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Telemetry:
+    ranks: list[_Summary] = dataclasses.field(default_factory=list)
+    stragglers: list[int] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Status:
+    """What is shown of ``status.json``."""
+
+    state: str = "unknown"
+    step: int | None = None
+    total_steps: int | None = None
+    checkpoint: str | None = None
+    reason: str | None = None
+    world_size: int | None = None
+    telemetry: _Telemetry | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Run:
+    batch_size: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Interval:
+    telemetry_interval: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What is shown of ``config.json``."""
+
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
+    run: _Run = dataclasses.field(default_factory=_Run)
+    telemetry: _Interval = dataclasses.field(default_factory=_Interval)
+
+
 class LineReader:
     """Follows a file of JSON lines: each call returns the objects written since the last.
 
-    A line that is not whole yet waits for the next call; one that a kill cut short is left
-    out; a file that was written anew is read from its start. A long file is first read from
-    near its end.
+    A line that is not whole yet waits for the next call; one that a kill cut short or that is
+    damaged is left out; a file that was written anew is read from its start. A long file is
+    first read from near its end.
+
+    Parameters
+    ----------
+    path : Path
+    kind : type
+        A dataclass that the fields of a line must fit.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, kind: type) -> None:
+        self.path, self._kind = path, kind
         self._offset = 0
         self._rest = b""
 
@@ -48,11 +140,11 @@ class LineReader:
         objects = []
         for line in lines:
             try:
-                value = json.loads(line)
-            except ValueError:
+                value = parse_json(line, str(self.path))
+                read_record(self._kind, value, str(self.path), ignore_unknown=True)
+            except UserError:
                 continue
-            if isinstance(value, dict):
-                objects.append(value)
+            objects.append(value)
         return objects, anew
 
 
@@ -60,7 +152,7 @@ class Rank:
     """The samples of one rank: the last few, and when the newest came."""
 
     def __init__(self, path: Path) -> None:
-        self.reader = LineReader(path)
+        self.reader = LineReader(path, Sample)
         self.records: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self._came: float | None = None
 
@@ -70,7 +162,7 @@ class Rank:
         records, anew = self.reader.read()
         if anew:
             self.records.clear()
-        self.records.extend(record for record in records if "rank" in record)
+        self.records.extend(records)
         if not records:
             return
         self._came = time.monotonic()
@@ -111,12 +203,12 @@ class RunReader:
         self.train: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self.val: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self.ranks: dict[int, Rank] = {}
-        self._metrics = LineReader(folder / "metrics.jsonl")
+        self._metrics = LineReader(folder / "metrics.jsonl", Figures)
 
     def update(self) -> None:
         """Read what changed."""
-        self.status = self._json("status.json") or self.status
-        self.config = self.config or self._json("config.json") or {}
+        self.status = self._json("status.json", Status) or self.status
+        self.config = self.config or self._json("config.json", Config) or {}
         records, anew = self._metrics.read()
         if anew:
             self.train.clear()
@@ -134,12 +226,14 @@ class RunReader:
         for one in self.ranks.values():
             one.update()
 
-    def _json(self, name: str) -> dict[str, Any] | None:
+    def _json(self, name: str, kind: type) -> dict[str, Any] | None:
+        path = self.folder / name
         try:
-            value = json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            value = read_json(path)
+        except UserError:  # not there yet, or half there on a shared file system
             return None
-        return value if isinstance(value, dict) else None
+        read_record(kind, value, str(path), ignore_unknown=True)
+        return value
 
     @property
     def ended(self) -> bool:

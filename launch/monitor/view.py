@@ -113,7 +113,7 @@ ONE_TABLE = 160
 
 
 def _ranks(run: RunReader, width: int) -> Iterable[RenderableType]:
-    summaries = {s["rank"]: s for s in run.status.get("telemetry", {}).get("ranks", [])}
+    summaries = {s["rank"]: s for s in _telemetry(run).get("ranks", [])}
     silent = run.silent
     cells = {
         number: _cells(rank, summaries.get(number, {}), run.ended)
@@ -139,13 +139,17 @@ def _ranks(run: RunReader, width: int) -> Iterable[RenderableType]:
         yield rows
 
 
+def _telemetry(run: RunReader) -> dict[str, Any]:
+    return run.status.get("telemetry") or {}
+
+
 def _cells(rank: Rank, summary: dict[str, Any], ended: bool) -> dict[str, str]:
     last = rank.records[-1]
     share, age = rank.steady("data_wait_share"), rank.age
     device = summary.get("device_name") or (last.get("device_uuid") or "")[:12] or "-"
     if last.get("device_index") is not None:
         device = f"{last['device_index']} {device}"
-    utils = [r["device_utilization_percent"] for r in rank.records]
+    utils = [r.get("device_utilization_percent") for r in rank.records]
     chart = sparkline([u for u in utils if u is not None], 8, low=0.0)
     values = (
         device.replace("NVIDIA ", ""),
@@ -170,7 +174,7 @@ def alerts(run: RunReader) -> Iterable[str]:
     """Name what deserves a look: silent, slow, hot, starved or faulty ranks."""
     for number, age in run.silent.items():
         yield f"rank {number}: no sample for {age:.0f} s; the process may be dead or stuck"
-    for number in run.status.get("telemetry", {}).get("stragglers", []):
+    for number in _telemetry(run).get("stragglers", []):
         yield f"rank {number}: its own time a step is over {STRAGGLER_RATIO} times the median"
     for number, rank in sorted(run.ranks.items()):
         if not rank.records:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -142,6 +143,18 @@ def repair_shards(folder: Path) -> None:
             shard["sha256"] = hashlib.sha256(content).hexdigest()
             digest.update(f"{name} {shard['name']} {shard['sha256']}\n".encode())
     path.write_text(json.dumps(manifest | {"fingerprint": digest.hexdigest()}))
+    repair_manifest(folder)
+
+
+def repair_manifest(folder: Path) -> None:
+    """Make the manifest's checksum right, where its structure lets one be made."""
+    from data_pipeline.folder.manifest import checksum_of
+
+    path = folder / "data" / "manifest.json"
+    with contextlib.suppress(ValueError):
+        manifest = json.loads(path.read_bytes())
+        if isinstance(manifest, dict):
+            path.write_text(json.dumps(manifest | {"checksum": checksum_of(manifest)}))
 
 
 def read_remote() -> object:
@@ -313,7 +326,7 @@ _run = functools.partial(Kind, "run", read=read_run, slow=resume)
 _eval = functools.partial(Kind, "evaluation", read=read_evaluation, slow=write_report, every=100)
 
 KINDS: dict[str, Kind] = {
-    "manifest.json": _data("block", "data/manifest.json", mutations=(mutate.json_tree,) * 3),
+    "manifest.json": _data("block", "data/manifest.json", mutations=(mutate.json_tree,) * 3, repair=repair_manifest),
     "shard, block": _data("block", "data/train-000000.tar", mutations=(mutate.tar,), repair=repair_shards, exact=True),
     "shard, sample": _data("sample", "data/train-000000.tar", mutations=(mutate.tar,), repair=repair_shards, exact=True),
     "wids.json": _data("block", "data/train.wids.json", mutations=(mutate.json_tree,)),

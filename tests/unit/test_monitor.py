@@ -1,5 +1,6 @@
 """Reading a run that is being written, and the frame made of it."""
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from data_pipeline.errors import UserError
 from launch.monitor.command import _spell_once, newest_run
 from launch.monitor.reader import TAIL_BYTES, LineReader, RunReader
 from launch.monitor.view import alerts, frame, sparkline
@@ -22,6 +24,14 @@ def sample(rank: int, age: float = 0.0, **figures) -> dict:
         "device_utilization_percent": None,
         **figures,
     }
+
+
+@dataclasses.dataclass
+class Letters:
+    """Lines of the tests."""
+
+    a: int = 0
+    b: int = 0
 
 
 @pytest.fixture
@@ -59,12 +69,12 @@ def test_a_frame_shows_state_metrics_and_all_ranks(run):
 
 def test_a_reader_takes_only_whole_new_lines(tmp_path):
     path = tmp_path / "lines.jsonl"
-    reader = LineReader(path)
+    reader = LineReader(path, Letters)
     assert reader.read() == ([], False)
     path.write_text('{"a": 1}\n{"a"')
     assert reader.read() == ([{"a": 1}], False)
     with open(path, "a") as file:
-        file.write(': 2}\nnot json\n[3]\n{"a": 4}\n')
+        file.write(': 2}\nnot json\n[3]\n{"a": "x"}\n\0\0\0\n{"a": 4}\n')
     assert reader.read() == ([{"a": 2}, {"a": 4}], False)
     assert reader.read() == ([], False)
     path.write_text('{"b": 1}\n')  # a resumed run writes it anew
@@ -77,7 +87,7 @@ def test_a_long_file_is_read_from_near_its_end(tmp_path):
     path.write_text(
         "".join(f'{{"a": {number:06d}1}}\n'.replace(": 0", ": 1") for number in range(count))
     )
-    objects, _ = LineReader(path).read()
+    objects, _ = LineReader(path, Letters).read()
     assert 0 < len(objects) < count
     assert objects[-1] == json.loads(path.read_text().splitlines()[-1])
 
@@ -143,3 +153,25 @@ def test_sparklines_span_their_values():
     assert sparkline([5, 5], 4) == "▁▁"
     assert sparkline([1, 9, 9], 2) == "▁▁"
     assert sparkline([], 4) == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": ["running"]},
+        {"step": "5"},
+        {"world_size": {}},
+        {"telemetry": {"ranks": ["x"]}},
+        {"telemetry": {"stragglers": None}},
+    ],
+)
+def test_a_status_of_another_structure_is_refused_in_one_line(run, change):
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps(status | change))
+    with pytest.raises(UserError, match=r"status\.json: damaged: "):
+        text(run)
+
+
+def test_samples_of_another_structure_are_left_out(run):
+    write(run / "telemetry.jsonl", sample(0, process_rss_bytes="much"), sample(0, time=None))
+    assert "running" in text(run)
