@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import numpy as np
 from rich.console import Console as RichConsole
 from tyro.conf import arg
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, files_of_user
+from data_pipeline.records import parse_json, read_record
+from vae_dist.run.checkpoint import write_whole
 from vae_dist.trackers import Trackers, check_tracker, start_trackers
 
 if TYPE_CHECKING:
@@ -90,14 +94,26 @@ class JsonLines(NullSink):
     ----------
     path : Path
         The file; lines of steps after `step` are dropped first, since a resumed run writes
-        them again.
+        them again, and so are damaged ones.
     step : int
         The step the run starts from.
+
+    Attributes
+    ----------
+    notes : list of str
+        What has to be said of the lines that were there.
     """
 
     def __init__(self, path: Path, step: int) -> None:
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
-        path.write_text("".join(kept), encoding="utf-8")
+        records, damaged = read_metrics(path)
+        kept = [json.dumps(record) + "\n" for record in records if record["step"] <= step]
+        write_whole(path, "".join(kept).encode())
+        self.notes = []
+        if damaged:
+            self.notes.append(f"{path}: dropped {damaged} damaged line(s), as a power cut leaves")
+        if len(kept) < len(records):
+            again = f"{len(records) - len(kept)} line(s) of steps after {step}"
+            self.notes.append(f"{path}: dropped {again}, which are written again")
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def record(self, figures: dict[str, Any]) -> None:
@@ -164,38 +180,38 @@ class Console(NullSink):
 
 
 class Sinks(NullSink):
-    """Several sinks as one."""
+    """Several sinks as one; what the disk refuses is the user's to see to."""
 
     def __init__(self, *sinks: Sink) -> None:
         self._sinks = sinks
 
+    def _all(self, call: Callable[[Sink], None]) -> None:
+        with files_of_user(
+            "the run's figures cannot be written", "free some space and go on with --resume auto"
+        ):
+            for sink in self._sinks:
+                call(sink)
+
     def record(self, figures: dict[str, Any]) -> None:
-        for sink in self._sinks:
-            sink.record(figures)
+        self._all(lambda sink: sink.record(figures))
 
     def scalars(self, figures: dict[str, float], step: int) -> None:
-        for sink in self._sinks:
-            sink.scalars(figures, step)
+        self._all(lambda sink: sink.scalars(figures, step))
 
     def epoch(self, number: int, train: dict[str, float], val: dict[str, float]) -> None:
-        for sink in self._sinks:
-            sink.epoch(number, train, val)
+        self._all(lambda sink: sink.epoch(number, train, val))
 
     def images(self, panel: np.ndarray, step: int) -> None:
-        for sink in self._sinks:
-            sink.images(panel, step)
+        self._all(lambda sink: sink.images(panel, step))
 
     def say(self, line: str) -> None:
-        for sink in self._sinks:
-            sink.say(line)
+        self._all(lambda sink: sink.say(line))
 
     def show(self, renderable: Any) -> None:
-        for sink in self._sinks:
-            sink.show(renderable)
+        self._all(lambda sink: sink.show(renderable))
 
     def close(self) -> None:
-        for sink in self._sinks:
-            sink.close()
+        self._all(lambda sink: sink.close())
 
 
 def open_sinks(
@@ -213,7 +229,12 @@ def open_sinks(
     step, total_steps : int
         Where the run starts and ends, in optimizer steps.
     """
-    sinks: list[Sink] = [JsonLines(run_dir / "metrics.jsonl", step), Console(total_steps)]
+    path = run_dir / "metrics.jsonl"
+    with files_of_user(f"{path}: cannot be written"):
+        lines = JsonLines(path, step)
+    sinks: list[Sink] = [lines, Console(total_steps)]
+    for note in lines.notes:
+        sinks[1].say(note)
     if settings.log.tensorboard or settings.log.tracker:
         start_trackers(settings, accelerator, run_dir, step)
         sinks.append(Trackers(accelerator))
@@ -240,12 +261,42 @@ def describe(figures: dict[str, Any]) -> str:
     return "  ".join(text.format(value) for text, value in known if value is not None)
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Lines of a JSON-lines file; a last line that a kill cut short is left out."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MetricsLine:
+    """What every line of ``metrics.jsonl`` has; its figures are numbers, null or lists of them."""
+
+    split: Literal["train", "val"]
+    step: int
+    epoch: float = 0.0
+
+
+def metrics_line(text: str | bytes) -> dict[str, Any] | None:
+    """A line of ``metrics.jsonl``, or None if it is damaged."""
+    try:
+        record = parse_json(text, "line")
+        read_record(MetricsLine, record, "line", ignore_unknown=True)
+    except UserError:
+        return None
+    figures = [value for name, value in record.items() if name != "split"]
+    return record if all(map(_is_figure, figures)) else None
+
+
+def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Lines of a ``metrics.jsonl``, and how many are damaged.
+
+    A last line that a kill cut short is neither.
+    """
     if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if line.endswith("}\n")]
+        return [], 0
+    *lines, _ = path.read_bytes().split(b"\n")
+    records = [metrics_line(line) for line in lines]
+    return [record for record in records if record is not None], records.count(None)
+
+
+def _is_figure(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_figure, value))
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
 
 def _without_nan(figures: dict[str, Any]) -> dict[str, Any]:

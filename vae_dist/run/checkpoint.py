@@ -7,22 +7,27 @@ kill or a full disk at any moment leaves the former checkpoints as they were.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import os
 import shutil
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, files_of_user, reason_of
+from data_pipeline.records import read_json, read_record
 
 SCHEMA = 1
+FILES = ("model.safetensors", "trainer.pt")
+_REPLACED = ".replaced-"
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -49,15 +54,45 @@ class CheckpointConfig:
             raise UserError(f"--best-by {self.best_by}: expected loss, elbo or ssim")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Meta:
+    """What ``meta.json`` says of a checkpoint."""
+
+    schema: int
+    step: int
+    sha256: dict[str, str]
+    epoch: float = 0.0
+    world_size: int = 1
+    best: float | None = None  # the best score of the run up to here
+    score: float | None = None  # of this checkpoint, where it was validated; less is better
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)  # see vae_dist.run.data
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise UserError(f"schema {self.schema} is not known here")
+        if self.step < 0 or self.epoch < 0:
+            raise UserError(f"step {self.step} and epoch {self.epoch} must not be negative")
+        if set(self.sha256) != set(FILES):
+            raise UserError(f"sha256 must be of {' and '.join(FILES)}")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never a part."""
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -98,15 +133,17 @@ def save_checkpoint(
         torch.save(trainer, buffer)
         (beside / "model.safetensors").write_bytes(save(tensors))
         (beside / "trainer.pt").write_bytes(buffer.getvalue())
-        hashes = {name: _sha256(beside / name) for name in ("model.safetensors", "trainer.pt")}
+        hashes = {name: _sha256(beside / name) for name in FILES}
         for name in hashes:
             _flush(beside / name)
         write_json(beside / "meta.json", {"schema": SCHEMA, **meta, "sha256": hashes})
         _flush(beside)
-        if target.exists():  # the same step again, as after a resume: replace it
-            shutil.rmtree(target)
+        old = folder / f"{_REPLACED}{target.name}"
+        if target.exists():  # the same step again, as after a validation that was broken off
+            target.rename(old)
         beside.rename(target)
         _flush(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError:
         shutil.rmtree(beside, ignore_errors=True)
         raise
@@ -122,30 +159,105 @@ def link(folder: Path, name: str, target: Path) -> None:
     beside.replace(folder / name)
 
 
-def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint folder holds what its ``meta.json`` says, byte for byte."""
-    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
-        hashes = read_meta(checkpoint)["sha256"]
-        return bool(hashes) and all(_sha256(checkpoint / n) == h for n, h in hashes.items())
-    return False
+def linked(folder: Path, name: str) -> Path | None:
+    """The checkpoint that ``best`` or ``last`` names, whether it is there or not.
+
+    A copy of the run may hold a folder in place of the link.
+    """
+    place = folder / name
+    if place.is_symlink():
+        return folder / place.readlink().name
+    if (place / "meta.json").is_file():
+        return checkpoint_path(folder, read_meta(place).step)
+    return None
 
 
-def read_meta(checkpoint: Path) -> dict[str, Any]:
-    """Read ``meta.json`` of a checkpoint folder."""
-    return json.loads((checkpoint / "meta.json").read_text(encoding="utf-8"))
+def recover(folder: Path) -> None:
+    """Put back the checkpoint that a kill left half replaced."""
+    for old in folder.glob(f"{_REPLACED}*"):
+        target = folder / old.name.removeprefix(_REPLACED)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(target)
+
+
+def fault_of(checkpoint: Path) -> str:
+    """Why a checkpoint folder is not what its ``meta.json`` says, byte for byte; or empty."""
+    try:
+        for name, wanted in read_meta(checkpoint).sha256.items():
+            if _sha256(checkpoint / name) != wanted:
+                return f"{name} has another SHA-256"
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        return reason_of(error)
+    return ""
+
+
+def read_meta(checkpoint: Path) -> Meta:
+    """Read ``meta.json`` of a checkpoint folder.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, or is damaged.
+    """
+    path = checkpoint / "meta.json"
+    return read_record(Meta, read_json(path), str(path), ignore_unknown=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint folder's name says."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders by step, oldest first; unfinished ones do not count."""
-    return sorted(p for p in folder.glob("step-*") if (p / "meta.json").is_file())
+    found = [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdecimal()]
+    return sorted((p for p in found if (p / "meta.json").is_file()), key=step_of)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint of a ``checkpoints`` folder, or None."""
     for checkpoint in reversed(list_checkpoints(folder)):
-        if is_complete(checkpoint):
+        if not fault_of(checkpoint):
             return checkpoint
     return None
+
+
+def own_checkpoint(folder: Path) -> tuple[Path | None, str]:
+    """Where a run stands: at what ``last`` names, not at the highest step.
+
+    Returns
+    -------
+    checkpoint : Path or None
+        None where there is none yet. If the one that ``last`` names is damaged, the complete one
+        before it.
+    note : str
+        What has to be said of those that were passed over; or empty.
+
+    Raises
+    ------
+    UserError
+        If there are checkpoints and none can be used.
+    """
+    checkpoints, last = list_checkpoints(folder), linked(folder, "last")
+    passed = []
+    if last is not None and last not in checkpoints:
+        passed.append(f"{last.name} is missing")
+    for checkpoint in reversed(checkpoints):
+        if last is not None and step_of(checkpoint) > step_of(last):
+            continue  # of a way that was abandoned, or written by a run that was killed before it
+        if not (fault := fault_of(checkpoint)):
+            return checkpoint, ", ".join(passed)
+        passed.append(f"{checkpoint.name} is damaged ({fault})")
+    if not checkpoints:
+        return None, ""
+    raise UserError(
+        f"{folder}: {', '.join(passed)}, and no complete checkpoint comes before; name one by "
+        "--resume PATH, or start over by --overwrite True without --resume"
+    )
 
 
 def prune(folder: Path, config: CheckpointConfig) -> None:
@@ -153,18 +265,21 @@ def prune(folder: Path, config: CheckpointConfig) -> None:
     for leftover in folder.glob(".writing-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     checkpoints = list_checkpoints(folder)
-    kept = set(checkpoints[-config.keep_last :])
-    for name in ("best", "last"):
-        if (folder / name).exists():
-            kept.add(folder / (folder / name).readlink())
+    kept: set[Path | None] = set(checkpoints[-config.keep_last :])
+    kept |= {linked(folder, "best"), linked(folder, "last")}
+    every = config.keep_every_epochs
     for checkpoint in checkpoints:
-        epoch = read_meta(checkpoint).get("epoch", 0.0)
-        every = config.keep_every_epochs
-        if checkpoint in kept or (every and epoch > 0 and epoch % every == 0):
+        if checkpoint in kept:
             continue
-        # meta.json goes first, so that a kill in here leaves nothing that looks complete.
-        (checkpoint / "meta.json").unlink()
-        shutil.rmtree(checkpoint)
+        if every and (epoch := read_meta(checkpoint).epoch) > 0 and epoch % every == 0:
+            continue
+        remove(checkpoint)
+
+
+def remove(checkpoint: Path) -> None:
+    """Remove a checkpoint; a kill in here leaves nothing that looks complete."""
+    (checkpoint / "meta.json").unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def resolve_checkpoint(path: Path, which: str = "best") -> Path:
@@ -186,8 +301,9 @@ def resolve_checkpoint(path: Path, which: str = "best") -> Path:
         return path
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     for name in (which, "last"):
-        if (folder / name / "meta.json").is_file():
-            return folder / (folder / name).readlink()
+        named = linked(folder, name)
+        if named is not None and (named / "meta.json").is_file():
+            return named
     newest = newest_checkpoint(folder) if folder.is_dir() else None
     if newest is None:
         raise UserError(f"{path}: holds no complete checkpoint; give a run or checkpoint folder")
@@ -196,7 +312,7 @@ def resolve_checkpoint(path: Path, which: str = "best") -> Path:
 
 def load_checkpoint(
     checkpoint: Path,
-) -> tuple[dict[str, torch.Tensor], dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, torch.Tensor], dict[str, Any], Meta]:
     """Read a checkpoint folder onto the CPU: model, trainer and meta. No code is run.
 
     Raises
@@ -204,14 +320,58 @@ def load_checkpoint(
     ValueError
         If the folder is not a complete checkpoint.
     """
-    if not is_complete(checkpoint):
+    if fault := fault_of(checkpoint):
         raise UserError(
-            f"{checkpoint}: not a complete checkpoint (meta.json is missing or a hash differs); "
-            "give another one, or --resume auto for the newest complete one"
+            f"{checkpoint}: not a complete checkpoint ({fault}); give another one, or --resume auto "
+            "for the last complete one"
         )
-    model = load_file(checkpoint / "model.safetensors")
-    trainer = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True)
-    return model, trainer, read_meta(checkpoint)
+    path = checkpoint / "model.safetensors"
+    try:
+        model = load_file(path)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:200]})") from error
+    return model, read_torch(checkpoint / "trainer.pt"), read_meta(checkpoint)
+
+
+def read_torch(path: Path) -> dict[str, Any]:
+    """What a file of ``torch.save`` holds, onto the CPU; no code of it is run.
+
+    Zip files are checked by their CRC-32 first, which torch does not do. A file in torch's older
+    format must end where its last tensor ends; a changed number within a tensor cannot be seen
+    there.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, is damaged, or holds no dictionary with text keys.
+    """
+    with files_of_user(f"{path}: cannot be read"):
+        content = io.BytesIO(path.read_bytes())
+    try:
+        in_zip = zipfile.is_zipfile(content)
+        if in_zip:
+            with zipfile.ZipFile(content) as archive:
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise ValueError("a compressed part")
+                if (part := archive.testzip()) is not None:
+                    raise ValueError(f"{part} has another CRC-32")
+        content.seek(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on pickle protocols; said of noise, too
+            held = torch.load(content, map_location="cpu", weights_only=True)
+        if not in_zip and content.tell() != content.getbuffer().nbytes:
+            raise ValueError("bytes after its end")
+    except MemoryError:
+        raise
+    except Exception as error:  # torch and pickle raise whatever a damaged file leads them to
+        kind = str(error) if type(error) in (ValueError, zipfile.BadZipFile) else "torch refuses it"
+        raise UserError(
+            f"{path}: damaged, or not a file of torch.save with tensors and plain values only "
+            f"({kind})"
+        ) from error
+    if not isinstance(held, dict) or not all(isinstance(key, str) for key in held):
+        raise UserError(f"{path}: holds {type(held).__name__}, expected a dictionary with names")
+    return held
 
 
 def _sha256(path: Path) -> str:

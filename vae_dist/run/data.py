@@ -86,9 +86,8 @@ def data_of(checkpoint: Path) -> dict[str, Any]:
 
     The run may have gone on with other data since, so the checkpoint's own word comes first.
     """
-    meta = read_meta(checkpoint)
-    if meta.get("data"):
-        return dict(meta["data"])
+    if recorded := read_meta(checkpoint).data:
+        return dict(recorded)
     config = checkpoint.parent.parent / "config.json"
     return dict(read_json(config).get("data") or {}) if config.is_file() else {}
 

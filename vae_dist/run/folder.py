@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, files_of_user
+from data_pipeline.lock import Lock
 from data_pipeline.redact import scrubbed
-from vae_dist.run.checkpoint import newest_checkpoint, write_json
+from vae_dist.run.checkpoint import list_checkpoints, recover, write_json
+from vae_dist.run.history import clear, go_back
 
 _PACKAGES = ("torch", "torchvision", "accelerate", "webdataset", "numpy", "safetensors", "kornia")
 
@@ -37,36 +39,93 @@ class RunFolder:
         self._status_copy = status_copy
         self.checkpoints = path / "checkpoints"
         self._status: dict[str, Any] = {"schema": 1}
+        self.lock = Lock(
+            path / "lock.json",
+            f"{path}: is being trained",
+            lambda line: print(line, file=sys.stderr, flush=True),
+        )
 
-    def make(self, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder, or take the one that is there.
+    def take(self, *, resume: str, overwrite: bool) -> None:
+        """Make the folder, or take the one that is there; nothing in it is changed yet.
+
+        Parameters
+        ----------
+        resume, overwrite
+            As in `RunConfig`.
 
         Raises
         ------
-        ValueError
-            If it holds checkpoints and neither `resume` nor `overwrite` was asked for.
+        UserError
+            If another process trains in it, if it holds a run that `resume` does not go on with
+            and that `overwrite` does not give up, or if it cannot be written.
         """
-        if newest_checkpoint(self.checkpoints) and not (resume or overwrite):
+        with files_of_user(
+            f"{self.path}: cannot be used as a run folder", "see --runs-dir, --name"
+        ):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire()
+            try:
+                recover(self.checkpoints)
+                self._check_taken(resume, overwrite)
+            except BaseException:
+                self.lock.release()
+                raise
+
+    def _check_taken(self, resume: str, overwrite: bool) -> None:
+        if not list_checkpoints(self.checkpoints) or overwrite or self.owns(resume):
+            return
+        if not resume:
             raise UserError(
                 f"{self.path} holds a run already: go on with it by --resume auto, start over "
                 "by --overwrite True, or give another --name"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        if overwrite and not resume:
-            for checkpoint in self.checkpoints.glob("step-*"):
-                (checkpoint / "meta.json").unlink(missing_ok=True)
-            for link in ("best", "last"):
-                (self.checkpoints / link).unlink(missing_ok=True)
-            for record in self.path.glob("*.jsonl"):
-                record.unlink()
+        raise UserError(
+            f"{self.path} holds a run already, which does not go on from --resume {resume}: give "
+            "another --name, or --overwrite True to give up the run that is there"
+        )
+
+    def owns(self, resume: str) -> bool:
+        """Whether ``--resume`` goes on with the run that is in this folder."""
+        if resume == "auto":
+            return True
+        if not resume:
+            return False
+        named = Path(os.path.realpath(resume))
+        own = Path(os.path.realpath(self.path))
+        return named in (own, own / "checkpoints") or named.parent == own / "checkpoints"
+
+    def begin(self, step: int, epoch: int, *, own: bool) -> str:
+        """Leave in the folder only what belongs to the run up to a step; see `go_back`.
+
+        Parameters
+        ----------
+        step, epoch : int
+            Where the run starts or goes on.
+        own : bool
+            It goes on with what is in the folder; otherwise what is there is given up.
+        """
+        with files_of_user(f"{self.path}: cannot be changed"):
+            if not own:
+                clear(self.path)
+            return go_back(self.path, step, epoch)
+
+    def release(self) -> None:
+        """Let others train in the folder."""
+        self.lock.release()
 
     def set_status(self, **fields: Any) -> None:
         """Merge `fields` into ``status.json``, atomically."""
         self._status |= fields
         self._status["time"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        write_json(self.path / "status.json", self._status)
-        if self._status_copy is not None:
-            write_json(self._status_copy, self._status)
+        for path in (self.path / "status.json", self._status_copy):
+            if path is not None:
+                self.write(path, self._status)
+
+    def write(self, path: Path, content: Any) -> None:
+        """Write a JSON file of the run, unless another process has taken the folder over."""
+        self.lock.check()
+        with files_of_user(f"{path}: cannot be written", "the checkpoints there stand"):
+            write_json(path, content)
 
     def write_environment(self, device: torch.device, world_size: int) -> None:
         """Write ``environment.json``: versions, commit, host, device, command."""
@@ -76,7 +135,7 @@ class RunFolder:
                 versions[name] = importlib.metadata.version(name)
             except importlib.metadata.PackageNotFoundError:
                 versions[name] = None
-        write_json(
+        self.write(
             self.path / "environment.json",
             {
                 "python": platform.python_version(),

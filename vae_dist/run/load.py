@@ -6,13 +6,16 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from data_pipeline.errors import UserError
+from data_pipeline.records import read_json, read_record
 from vae_dist.losses import LossConfig
-from vae_dist.models import ModelConfig, article2018_model, build_model, import_article2018_state
+from vae_dist.models import ModelConfig, build_model
 from vae_dist.objective import Objective
+from vae_dist.run.article2018 import IMAGE_SHAPE, NUM_CLASSES, read_article2018
 from vae_dist.run.checkpoint import SCHEMA, load_checkpoint, resolve_checkpoint
 from vae_dist.run.data import data_of
 from vae_dist.run.trained import Run
@@ -39,52 +42,77 @@ def load_run(path: str | Path, device: torch.device | str = "auto", which: str =
     if not path.exists():
         raise UserError(f"{path}: no such run or checkpoint")
     if path.is_file():
-        return _load_article2018_run(path, device)
+        return _load_article2018(path, device)
     checkpoint = resolve_checkpoint(path, which)
-    folder = checkpoint.parent.parent
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{folder}/config.json: cannot be read ({error})") from error
-    if config.get("schema") != SCHEMA:
-        raise UserError(f"{folder}/config.json: schema {config.get('schema')} is not known here")
     weights, _, meta = load_checkpoint(checkpoint)
     weights, average = split_average(weights)
-    model_config, loss_config = ModelConfig(**config["model"]), LossConfig(**config["loss"])
-    shape = tuple(config["image_shape"])
-    model = build_model(
-        model_config, shape, config["num_classes"], config["data"]["mean"], config["data"]["std"]
-    )
-    objective = Objective(model, loss_config)
+    file = checkpoint.parent.parent / "config.json"
+    raw = read_json(file)
+    config = read_record(_Config, raw, str(file), ignore_unknown=True)
+    # First without memory: a damaged number must not ask for a model that nobody can hold.
     try:
-        objective.load_state_dict(average or weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{checkpoint}: weights do not fit config.json ({reason})") from error
-    config["data"] |= data_of(checkpoint)
-    decisive = json.dumps([meta["sha256"]["model.safetensors"], config["model"]], sort_keys=True)
+        with torch.device("meta"):
+            empty = config.objective()
+    except (RuntimeError, OverflowError) as error:
+        raise UserError(f"{file}: damaged: no model can be of that size") from error
+    wanted = {name: value.shape for name, value in empty.state_dict().items()}
+    if odd := [n for n in wanted | weights if wanted.get(n) != getattr(weights.get(n), "shape", 0)]:
+        raise UserError(
+            f"{checkpoint}: weights do not fit config.json: {', '.join(sorted(odd)[:5])} missing, "
+            "unknown or of another shape"
+        )
+    objective = config.objective()
+    objective.load_state_dict(average or weights)
+    decisive = json.dumps([meta.sha256["model.safetensors"], raw["model"]], sort_keys=True)
     return Run(
-        name=folder.name,
+        name=file.parent.name,
         objective=objective.to(device).eval(),
-        config=config,
-        image_shape=shape,
-        num_classes=config["num_classes"],
-        step=meta["step"],
+        config=raw | {"data": config.data | data_of(checkpoint)},
+        image_shape=config.image_shape,
+        num_classes=config.num_classes,
+        step=meta.step,
         content_hash=hashlib.sha256(decisive.encode()).hexdigest(),
         path=checkpoint,
         averaged=average is not None,
     )
 
 
-def _load_article2018_run(path: Path, device: torch.device) -> Run:
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise UserError(f"{path}: not a checkpoint of the 2018 program")
-    model_type, latents = article2018_model(content["state_dict"])
-    model_config = ModelConfig(model_type=model_type, latent_size=latents)
-    objective = Objective(build_model(model_config, (1, 28, 28), 10), LossConfig())
-    weights = import_article2018_state(content["state_dict"], model_type)
-    objective.model.load_state_dict(weights)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Config:
+    """What a model is rebuilt from, out of ``config.json``."""
+
+    schema: int
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    model: ModelConfig
+    loss: LossConfig
+    data: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise UserError(f"schema {self.schema} is not known here; update vae-dist")
+        if min(self.image_shape) < 1 or self.num_classes < 0:
+            raise UserError("image_shape must be positive and num_classes not negative")
+
+    def objective(self) -> Objective:
+        """The model and its losses, untrained."""
+        scale = read_record(_Scale, self.data, "config.json, data", ignore_unknown=True)
+        if not len(scale.mean) == len(scale.std) == self.image_shape[0]:
+            raise UserError(f"config.json, data: mean and std must be of {self.image_shape[0]}")
+        model = build_model(self.model, self.image_shape, self.num_classes, scale.mean, scale.std)
+        return Objective(model, self.loss)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Scale:
+    mean: list[float]
+    std: list[float]
+
+
+def _load_article2018(path: Path, device: torch.device) -> Run:
+    held = read_article2018(path)
+    objective = Objective(build_model(held.model, IMAGE_SHAPE, NUM_CLASSES), LossConfig())
+    objective.model.load_state_dict(held.weights)
     with path.open("rb") as file:
         content_hash = hashlib.file_digest(file, "sha256").hexdigest()
     return Run(
@@ -92,14 +120,14 @@ def _load_article2018_run(path: Path, device: torch.device) -> Run:
         objective=objective.to(device).eval(),
         config={
             "schema": SCHEMA,
-            "image_shape": [1, 28, 28],
-            "num_classes": 10,
-            "model": dataclasses.asdict(model_config),
+            "image_shape": list(IMAGE_SHAPE),
+            "num_classes": NUM_CLASSES,
+            "model": dataclasses.asdict(held.model),
             "loss": dataclasses.asdict(LossConfig()),
         },
-        image_shape=(1, 28, 28),
-        num_classes=10,
-        step=int(content.get("epoch", 0)),
+        image_shape=IMAGE_SHAPE,
+        num_classes=NUM_CLASSES,
+        step=held.epoch,
         content_hash=content_hash,
         path=path,
     )

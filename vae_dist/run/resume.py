@@ -9,20 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.folder import DataFolder
-from vae_dist.models import import_article2018_state
+from data_pipeline.records import read_record
+from vae_dist.run.article2018 import read_article2018
 from vae_dist.run.checkpoint import (
     CheckpointConfig,
     checkpoint_path,
     link,
     load_checkpoint,
-    newest_checkpoint,
+    own_checkpoint,
     prune,
     resolve_checkpoint,
     save_checkpoint,
 )
 from vae_dist.run.data import check_data, continue_on, data_of, describe_data
+from vae_dist.run.folder import RunFolder
+from vae_dist.train.accelerator import on_main
 from vae_dist.train.ema import Average, split_average
 from vae_dist.train.optim import set_rates
 from vae_dist.train.start import initialise
@@ -61,8 +64,25 @@ def capture(state: TrainState) -> dict[str, Any]:
     }
 
 
-def save(state: TrainState, folder: Path, config: CheckpointConfig, *, best: bool) -> Path:
+def save(
+    state: TrainState,
+    folder: RunFolder,
+    config: CheckpointConfig,
+    *,
+    score: float | None = None,
+    best: bool = False,
+) -> Path:
     """Write a checkpoint and remove those that are not kept; all processes must call this.
+
+    Parameters
+    ----------
+    state : TrainState
+    folder : RunFolder
+    config : CheckpointConfig
+    score : float, optional
+        Of the validation that has just been; less is better.
+    best : bool
+        Link this one as the best so far.
 
     Returns
     -------
@@ -71,36 +91,36 @@ def save(state: TrainState, folder: Path, config: CheckpointConfig, *, best: boo
 
     Raises
     ------
-    OSError
-        If the disk is full. The former checkpoints stand.
+    UserError
+        On all processes, if the disk is full. The former checkpoints stand.
     """
     counters = state.counters
     trainer = capture(state)
-    if state.world.rank == 0:
-        meta = {
-            "step": counters.step,
-            "epoch": counters.epoch + counters.step_in_epoch / state.steps_per_epoch,
-            "world_size": state.world.size,
-            "best": state.best,
-            "data": state.trained_on,
-        }
-        try:
+    meta = {
+        "step": counters.step,
+        "epoch": counters.epoch + counters.step_in_epoch / state.steps_per_epoch,
+        "world_size": state.world.size,
+        "best": state.best,
+        "score": score,
+        "data": state.trained_on,
+    }
+
+    def write() -> None:
+        folder.lock.check()
+        with files_of_user(
+            f"checkpoint of step {counters.step} not written",
+            "the former ones stand, free some space and go on with --resume auto",
+        ):
             weights = state.objective.state_dict()
             if state.average is not None:
                 weights |= state.average.state_dict()
-            target = save_checkpoint(folder, weights, trainer, meta)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"checkpoint of step {counters.step} not written ({error.strerror}); the former "
-                "ones stand, free some space and go on with --resume auto",
-                str(folder),
-            ) from error
-        if best:
-            link(folder, "best", target)
-        prune(folder, config)
-    state.accelerator.wait_for_everyone()
-    return checkpoint_path(folder, counters.step)
+            target = save_checkpoint(folder.checkpoints, weights, trainer, meta)
+            if best:
+                link(folder.checkpoints, "best", target)
+            prune(folder.checkpoints, config)
+
+    on_main(state.world.rank == 0, write)
+    return checkpoint_path(folder.checkpoints, counters.step)
 
 
 def restore(state: TrainState, checkpoints: Path, data: DataFolder) -> str:
@@ -124,56 +144,55 @@ def restore(state: TrainState, checkpoints: Path, data: DataFolder) -> str:
     UserError
         If what ``--resume`` names is not there, not whole, or of another model or data.
     """
-    resume = state.settings.run.resume
+    resume, passed = state.settings.run.resume, ""
     state.trained_on = describe_data(data)
     if not resume:
         return _begin(state)
     if resume == "auto":
-        checkpoint = newest_checkpoint(checkpoints)
+        checkpoint, passed = own_checkpoint(checkpoints)
         if checkpoint is None:
-            return _begin(state) + " (--resume auto: no complete checkpoint yet)"
+            return _begin(state) + " (--resume auto: no checkpoint yet)"
     elif resume.endswith((".pth.tar", ".pth", ".pt")):
         return _restore_article2018(state, Path(resume))
     else:
         checkpoint = resolve_checkpoint(Path(resume), which="last")
-    weights, trainer, meta = load_checkpoint(checkpoint)
+    weights, content, meta = load_checkpoint(checkpoint)
+    held = _checked(content, state, checkpoint)
     trained_on = data_of(checkpoint)
     allow = state.settings.run.allow_other_data
     note = check_data(str(checkpoint), trained_on, data, allow=allow)
     state.trained_on = continue_on(trained_on, data)
     weights, average = split_average(weights)
     _load_weights(state, weights, checkpoint)
-    _check_path(trainer, state, checkpoint)
+    _check_path(held, state, checkpoint)
     # Moments come from the checkpoint; rates and other options are those of the flags.
-    fresh, base_lrs = state.optimizer.state_dict(), list(state.scheduler.base_lrs)
-    state.optimizer.load_state_dict({**fresh, "state": trainer["optimizer"]["state"]})
-    state.scheduler.load_state_dict(trainer["scheduler"])
-    state.scheduler.base_lrs = base_lrs
-    if trainer["scaler"] is not None and state.accelerator.scaler is not None:
-        state.accelerator.scaler.load_state_dict(trainer["scaler"])
-    state.counters = Counters(**trainer["counters"])
+    fresh = state.optimizer.state_dict()
+    state.optimizer.load_state_dict({**fresh, "state": held.optimizer["state"]})
+    state.scheduler.last_epoch = held.scheduler["last_epoch"]
+    state.scheduler._step_count = held.scheduler["_step_count"]
+    if held.scaler is not None and state.accelerator.scaler is not None:
+        state.accelerator.scaler.load_state_dict(held.scaler)
+    state.counters, state.best = held.counters, held.best
     set_rates(state.scheduler)
-    state.best = trainer["best"]
-    state.running = trainer["running"].to(state.device)
+    state.running = held.running.to(state.device)
     if state.world.rank == 0:  # the sums are of all processes together
-        state.window = trainer["window"].to(state.device)
-        state.epoch_sums = trainer["epoch_sums"].to(state.device)
-    told = f"resuming {checkpoint} at step {meta['step']}" + _new_plan(trainer, state)
+        state.window = held.window.to(state.device)
+        state.epoch_sums = held.epoch_sums.to(state.device)
+    told = f"resuming {checkpoint} at step {meta.step}" + _new_plan(held, state)
     told += _restore_average(state, average)
-    if note:
-        told += f"; warning: {note}"
-    if trainer.get("noise") != NOISE:
-        told += (
-            "; warning: an older version, whose noise this one cannot draw, wrote this checkpoint: "
+    older = ""
+    if held.noise != NOISE:
+        older = (
+            "an older version, whose noise this one cannot draw, wrote this checkpoint: "
             "the run goes on with noise of the same distribution, not with the same noise"
         )
-    return told
+    return "; warning: ".join(filter(None, (told, passed, note, older)))
 
 
 def _begin(state: TrainState) -> str:
     start = state.settings.start
     if not start.init_from:
-        return "starting afresh"
+        return "starting from the beginning"
     line = initialise(state.objective, start, state.settings.model.model_type)
     if state.average is not None:
         state.average = Average(state.objective, state.average.decay)
@@ -191,38 +210,88 @@ def _restore_average(state: TrainState, average: dict[str, Tensor] | None) -> st
     return ""
 
 
-def _check_path(trainer: dict[str, Any], state: TrainState, checkpoint: Path) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Held:
+    """What ``trainer.pt`` holds; see `capture`."""
+
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    scaler: dict[str, int | float] | None
+    counters: Counters
+    best: float | None
+    running: Any
+    window: Any
+    epoch_sums: Any
+    steps_per_epoch: int
+    optimizer_type: str
+    order: dict[str, Any]
+    total_steps: int | None = None
+    noise: str = ""
+    frozen: Any = dataclasses.field(default_factory=list)
+
+
+def _checked(content: dict[str, Any], state: TrainState, checkpoint: Path) -> _Held:
+    """The content of ``trainer.pt``, its structure checked against this run's."""
+    where = f"{checkpoint}/trainer.pt"
+    held = read_record(_Held, content, where, ignore_unknown=True)
+    if min(dataclasses.astuple(held.counters)) < 0:
+        raise UserError(f"{where}: damaged: counters are negative")
+    for name in ("last_epoch", "_step_count"):
+        count = held.scheduler.get(name)
+        if not isinstance(count, int) or count < 0:
+            raise UserError(f"{where}: damaged: scheduler.{name} is {count!r:.40}")
+    for name in ("running", "window", "epoch_sums"):
+        _check_tensor(getattr(held, name), getattr(state, name).shape, f"{where}: {name}")
+    entries = held.optimizer.get("state")
+    if not isinstance(entries, dict):
+        raise UserError(f"{where}: damaged: optimizer has no state")
+    if held.optimizer_type != state.settings.optim.optimizer:
+        return held  # refused by `_check_path`, which says why
+    for number, entry in entries.items():
+        if number not in range(len(state.parameters)) or not isinstance(entry, dict):
+            raise UserError(f"{where}: damaged: optimizer has an entry {number!r:.40}")
+        for name, value in entry.items():
+            if isinstance(value, Tensor) and value.numel() != 1:
+                shape = state.parameters[number].shape
+                _check_tensor(value, shape, f"{where}: optimizer, {number}, {name}")
+    return held
+
+
+def _check_tensor(value: Any, shape: torch.Size, where: str) -> None:
+    if not isinstance(value, Tensor) or value.shape != shape:
+        raise UserError(f"{where}: damaged, or of another model: expected shape {tuple(shape)}")
+
+
+def _check_path(held: _Held, state: TrainState, checkpoint: Path) -> None:
     """Refuse settings under which the run would silently leave the path it was on."""
-    if trainer["optimizer_type"] != state.settings.optim.optimizer:
+    if held.optimizer_type != state.settings.optim.optimizer:
         raise UserError(
-            f"{checkpoint}: was made with --optimizer {trainer['optimizer_type']}, whose state "
+            f"{checkpoint}: was made with --optimizer {held.optimizer_type}, whose state "
             f"does not serve {state.settings.optim.optimizer}; resume with the same one"
         )
-    if trainer.get("frozen", []) != state.frozen:
+    if held.frozen != state.frozen:
         raise UserError(
             f"{checkpoint}: was made with other parts frozen; resume with the same --freeze, or "
             "start another run with --init-from"
         )
-    if trainer["steps_per_epoch"] != state.steps_per_epoch:
+    if held.steps_per_epoch != state.steps_per_epoch:
         raise UserError(
-            f"{checkpoint}: was made with {trainer['steps_per_epoch']} steps an epoch, these data "
+            f"{checkpoint}: was made with {held.steps_per_epoch} steps an epoch, these data "
             f"and this --batch-size give {state.steps_per_epoch}; resume with the same ones"
         )
-    if trainer["counters"]["step_in_epoch"]:
-        changed = [k for k, v in state.order.items() if trainer["order"].get(k) != v]
+    if held.counters.step_in_epoch:
+        changed = [k for k, v in state.order.items() if held.order.get(k) != v]
         if changed:
-            told = ", ".join(
-                f"{k} {trainer['order'].get(k)} (now {state.order[k]})" for k in changed
-            )
+            told = ", ".join(f"{k} {held.order.get(k)} (now {state.order[k]})" for k in changed)
             raise UserError(
                 f"{checkpoint}: lies in the middle of an epoch whose order follows from {told}; "
                 "resume with the same, or from the end of an epoch"
             )
 
 
-def _new_plan(trainer: dict[str, Any], state: TrainState) -> str:
+def _new_plan(held: _Held, state: TrainState) -> str:
     """What to say where a schedule stretches over another number of steps than before."""
-    settings, former = state.settings, trainer.get("total_steps", state.total_steps)
+    settings, former = state.settings, held.total_steps or state.total_steps
     stretched = [
         flag
         for flag, moves in (
@@ -254,26 +323,17 @@ def _restore_article2018(state: TrainState, path: Path) -> str:
     """Take weights, optimizer and epoch of a 2018 ``.pth.tar``."""
     if not path.is_file():
         raise UserError(f"--resume {path}: no such file")
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict) or not {"epoch", "state_dict"} <= content.keys():
-        raise UserError(f"--resume {path}: not a checkpoint of the 2018 program")
-    weights = import_article2018_state(content["state_dict"], state.settings.model.model_type)
-    _load_weights(state, {f"model.{name}": value for name, value in weights.items()}, path)
-    moments = content.get("optimizer", {}).get("state", {})
-    if moments and state.settings.optim.optimizer == "adam":  # same parameters, same order
+    held = read_article2018(path, state.settings.model.model_type)
+    _load_weights(state, {f"model.{name}": value for name, value in held.weights.items()}, path)
+    if held.moments and state.settings.optim.optimizer == "adam":  # same parameters, same order
         fresh = state.optimizer.state_dict()
-        ordered = {
-            i: moments[name]
-            for i, name in enumerate(content["optimizer"]["param_groups"][0]["params"])
-        }
-        state.optimizer.load_state_dict({**fresh, "state": ordered})
+        state.optimizer.load_state_dict({**fresh, "state": dict(enumerate(held.moments))})
     _restore_average(state, None)
-    epoch = int(content["epoch"])
-    steps = epoch * state.steps_per_epoch
-    state.counters = Counters(epoch=epoch, step=steps)
+    steps = held.epoch * state.steps_per_epoch
+    state.counters = Counters(epoch=held.epoch, step=steps)
     state.scheduler.last_epoch = steps
     set_rates(state.scheduler)
     return (
-        f"resuming {path}, a checkpoint of the 2018 program, after epoch {epoch}; it does not say "
-        "which images it was trained on, so that was not checked"
+        f"resuming {path}, a checkpoint of the 2018 program, after epoch {held.epoch}; it does not "
+        "say which images it was trained on, so that was not checked"
     )

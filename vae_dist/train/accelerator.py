@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import warnings
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -134,6 +135,27 @@ def set_tf32(allowed: bool) -> None:
     """
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
+
+
+def on_main(is_main: bool, work: Callable[[], None]) -> None:
+    """Let the main process do something alone; if the user's files stop it, stop all processes.
+
+    Raises
+    ------
+    UserError
+        On every process, where `work` raised it on the main one.
+    """
+    from accelerate.utils import broadcast_object_list
+
+    trouble = [""]
+    if is_main:
+        try:
+            work()
+        except UserError as error:
+            trouble = [str(error)]
+    broadcast_object_list(trouble)
+    if trouble[0]:
+        raise UserError(trouble[0])
 
 
 def prepare_module(module: nn.Module, config: PrecisionConfig) -> nn.Module:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.folder import DataFolder
-from vae_dist.run.checkpoint import SCHEMA, write_json
+from vae_dist.run.checkpoint import SCHEMA
 from vae_dist.run.folder import RunFolder
 from vae_dist.train.loaders import Loaders
 from vae_dist.train.settings import Settings
@@ -20,7 +20,7 @@ PROFILE_WAIT, PROFILE_STEPS = 5, 5
 def write_run_files(folder: RunFolder, state: TrainState, data: DataFolder) -> None:
     """Write ``config.json``, from which a model is rebuilt, and ``environment.json``."""
     manifest = data.manifest
-    write_json(
+    folder.write(
         folder.path / "config.json",
         {
             "schema": SCHEMA,

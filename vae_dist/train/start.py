@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data_pipeline.errors import UserError, files_of_user
-from vae_dist.models import import_article2018_state
 from vae_dist.objective import Objective
+from vae_dist.run.article2018 import read_article2018
 from vae_dist.run.checkpoint import load_checkpoint, resolve_checkpoint
 from vae_dist.train.ema import split_average
 
@@ -94,7 +94,7 @@ def _read(path: Path, source: str, model_type: str) -> tuple[dict[str, Tensor], 
         checkpoint = resolve_checkpoint(path)
         weights, _, meta = load_checkpoint(checkpoint)
         weights, average = split_average(weights)
-        words = f", step {meta['step']:,}" + (", averaged" if average else "")
+        words = f", step {meta.step:,}" + (", averaged" if average else "")
         return average or weights, words
     with files_of_user(f"{source}: cannot be read"):
         if path.suffix == ".safetensors":
@@ -103,10 +103,7 @@ def _read(path: Path, source: str, model_type: str) -> tuple[dict[str, Tensor], 
             except SafetensorError as error:
                 raise UserError(f"{source}: damaged ({error})") from error
             return average or weights, ""
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise UserError(f"{source}: neither .safetensors nor a checkpoint of the 2018 program")
-    weights = import_article2018_state(content["state_dict"], model_type)
+    weights = read_article2018(path, model_type).weights
     return {f"model.{name}": value for name, value in weights.items()}, ""
 
 

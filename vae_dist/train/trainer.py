@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import time
 from collections.abc import Iterator
@@ -18,10 +19,11 @@ from vae_dist.failures.non_finite import explain
 from vae_dist.failures.out_of_memory import OutOfMemoryObserver
 from vae_dist.memory.plan import Fit
 from vae_dist.run.folder import RunFolder
+from vae_dist.run.history import best_score
 from vae_dist.run.resume import restore, save
 from vae_dist.sinks import NullSink, Sink, open_sinks
 from vae_dist.telemetry import compare, make_telemetry, table
-from vae_dist.train.accelerator import make_accelerator
+from vae_dist.train.accelerator import make_accelerator, on_main
 from vae_dist.train.loaders import open_loaders
 from vae_dist.train.opening import introduction, make_profiler, write_run_files
 from vae_dist.train.settings import Settings
@@ -69,22 +71,18 @@ class Trainer:
             self._build()
         except BaseException as error:
             self.fail(error)
+            self.folder.release()
             raise
 
     def _take_folder(self) -> None:
         """Make the run folder on the main process; if it is taken, fail on all of them."""
-        from accelerate.utils import broadcast_object_list
+        run = self.settings.run
 
-        run, trouble = self.settings.run, [""]
-        if self.is_main:
-            try:
-                self.folder.make(resume=bool(run.resume), overwrite=run.overwrite)
-            except ValueError as error:
-                trouble = [str(error)]
-        broadcast_object_list(trouble)
-        if trouble[0]:
-            raise UserError(trouble[0])
-        self._status("starting", world_size=self.world.size, host=socket.gethostname())
+        def take() -> None:
+            self.folder.take(resume=run.resume, overwrite=run.overwrite)
+            self._status("starting", world_size=self.world.size, host=socket.gethostname())
+
+        on_main(self.is_main, take)
 
     def _build(self) -> None:
         settings = self.settings
@@ -102,8 +100,15 @@ class Trainer:
         ).attach()
         self.state.wrap()
         self.saved_step = -1
-        if self.is_main:
-            write_run_files(self.folder, self.state, self.data)
+        on_main(self.is_main, self._begin)
+
+    def _begin(self) -> None:
+        """Make the folder agree with the state, once every process has read its checkpoint."""
+        counters, own = self.state.counters, self.folder.owns(self.settings.run.resume)
+        if told := self.folder.begin(counters.step, counters.epoch, own=own):
+            self.origin += f"; {told}"
+            self.state.best = best_score(self.folder.checkpoints, self.state.best)
+        write_run_files(self.folder, self.state, self.data)
 
     def train(self) -> int:
         """Train to the end or to a stop request.
@@ -118,6 +123,12 @@ class Trainer:
         NonFiniteLoss
             If a loss was NaN or infinite; names the step and the images of its batch.
         """
+        try:
+            return self._train()
+        finally:
+            self.folder.release()
+
+    def _train(self) -> int:
         with contextlib.ExitStack() as stack:
             self.sink: Sink = NullSink()
             if self.is_main:
@@ -216,7 +227,7 @@ class Trainer:
         rate, improved = state.learning_rate(), state.judge(score)
         if state.learning_rate() != rate:
             self.sink.say(f"no better {by} for a while: the rate is now {state.learning_rate():g}")
-        self._save(best=improved)
+        self._save(score if math.isfinite(score) else None, best=improved)
         if self._out_of_patience():
             self.sink.say(f"{counters.since_best} validations without a better {by}: stopping here")
         return self.agreement.poll()
@@ -276,19 +287,21 @@ class Trainer:
         self.sink.scalars(watched, counters.step)
         self._status("running")
 
-    def _save(self, best: bool = False) -> None:
-        target = save(self.state, self.folder.checkpoints, self.settings.checkpoint, best=best)
+    def _save(self, score: float | None = None, *, best: bool = False) -> None:
+        config = self.settings.checkpoint
+        target = save(self.state, self.folder, config, score=score, best=best)
         self.saved_step = self.state.counters.step
         self._status("running", checkpoint=target.name)
 
     def fail(self, error: BaseException) -> None:
         """Note in the status that this process failed, whichever it is."""
-        self.folder.set_status(
-            state="failed",
-            exit_code=1,
-            rank=self.world.rank,
-            reason=f"{type(error).__name__}: {error}",
-        )
+        with contextlib.suppress(UserError):  # a full disk; the first error is the one to tell
+            self.folder.set_status(
+                state="failed",
+                exit_code=2 if isinstance(error, UserError) else 1,
+                rank=self.world.rank,
+                reason=f"{type(error).__name__}: {error}",
+            )
 
     def _status(self, state: str, **fields: Any) -> None:
         if self.is_main:
