@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"written in {time.perf_counter() - started:.1f} s")
     else:
         print("was there already, written from the same images with the same settings")
+    print(outcome(manifest))
     return 0
 
 
@@ -44,7 +45,7 @@ def folder_for(source: SourceConfig, config: PrepareConfig) -> Path:
     if config.out is not None:
         return config.out.expanduser()
     if source.source is not None and source.dataset in ("folder", "npz"):
-        path = source.source.expanduser().resolve()
+        path = source.path.resolve()
         return Path("data") / (path.name if path.is_dir() else path.stem)
     return Path("data") / source.dataset
 
@@ -81,7 +82,7 @@ def prepare_folder(
     return manifest, _stamp(out) != before
 
 
-def prepare_missing(dataset: str, folder: Path, source: Path | None = None) -> None:
+def prepare_missing(dataset: str, folder: Path, source: str | None = None) -> None:
     """Write a known data set's folder with default settings, for a command that needs it.
 
     Of several processes that call this one writes, under a lock, and the others wait.
@@ -113,3 +114,18 @@ def summary(manifest: Manifest, out: Path) -> str:
         files = f"{len(split.shards)} shard" + ("s" if len(split.shards) != 1 else "")
         lines.append(f"  {name:<5} {split.count:>9,} images  {files:>10}  {size / 1e6:>10,.1f} MB")
     return "\n".join(lines)
+
+
+def outcome(manifest: Manifest) -> str:
+    """One line: what was read of the source, what was skipped, and why."""
+    source = manifest.provenance.get("source", {})
+    images = sum(split.count for split in manifest.splits.values())
+    reasons = source.get("skipped_reasons", {})
+    why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+    skipped = source.get("skipped", 0)
+    system = source.get("system_files", 0)
+    return (
+        f"read {images:,} images; skipped {skipped:,} files"
+        + (f": {why}" if why else "")
+        + (f"; {system:,} hidden or system files not looked at" if system else "")
+    )

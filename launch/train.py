@@ -40,7 +40,7 @@ class TrainingDataConfig:
     used, and prepared first if it is not there."""
     dataset: Annotated[str, arg(aliases=["--dataset-type"])] = "fmnist"
     """fmnist, mnist, kmnist, emnist-letters, emnist-balanced or digits."""
-    source: Path | None = None
+    source: str | None = None
     """Folder of the raw files, to prepare from."""
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import files_of_user
 from data_pipeline.progress import Progress, Silent
 from data_pipeline.sources.base import DATASETS, SourceConfig, SourceData
+from data_pipeline.sources.labels import remarks
 
 __all__ = ["DATASETS", "SourceConfig", "SourceData", "load_source"]
 
@@ -32,10 +34,29 @@ def load_source(config: SourceConfig, progress: Progress | None = None) -> Sourc
         If it is not found, damaged, or not what it should be; one line with the mend.
     """
     watcher = progress if progress is not None else Silent()
-    try:
-        return _loader_of(config.dataset)(config, watcher)
-    except OSError as error:
-        raise UserError(f"{error.filename or config.source}: {error.strerror or error}") from error
+    for flag in without_effect(config):
+        watcher.say(f"warning: {flag} has no effect on --dataset {config.dataset}")
+    with files_of_user(f"--source {config.source or config.dataset}: cannot be read"):
+        data = _loader_of(config.dataset)(config, watcher)
+    for line in remarks(data.splits, data.classes):
+        watcher.say(line)
+    return data
+
+
+def without_effect(config: SourceConfig) -> Iterator[str]:
+    """Flags that were given and mean nothing to this kind of source."""
+    readers = {
+        "source": tuple(name for name in DATASETS if name != "digits"),
+        "image_size": ("folder",),
+        "color": ("folder",),
+        "on_bad_image": ("folder",),
+        "scale": ("folder", "npz"),
+        "test_fraction": ("folder", "npz", "digits"),
+    }
+    for field in fields(config):
+        given = getattr(config, field.name) != field.default
+        if given and config.dataset not in readers.get(field.name, (config.dataset,)):
+            yield "--" + field.name.replace("_", "-")
 
 
 def _loader_of(dataset: str) -> Callable[[SourceConfig, Progress], SourceData]:

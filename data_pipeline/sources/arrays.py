@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,123 +13,187 @@ from data_pipeline.errors import UserError
 from data_pipeline.progress import Progress
 from data_pipeline.remote.transfer import sha256_of
 from data_pipeline.sources.base import SourceConfig, SourceData, hold_out
+from data_pipeline.sources.bounds import SMALL
+from data_pipeline.sources.labels import LONGEST_NAME, numbered
+from data_pipeline.sources.names import shown
+from data_pipeline.sources.numpy_files import StoredArray, is_regular, open_npy, open_npz
+from data_pipeline.sources.pixels import Scale, Tally, said, scale_for, to_bytes
 
 IMAGE_WORDS = ("images", "image", "x", "data", "arr_0")
 LABEL_WORDS = ("labels", "label", "targets", "target", "y", "arr_1")
 PARTS = ("train", "test", "val")
 EXPECTED = "images and labels, or x_train, y_train, x_test, y_test, or train_images, train_labels …"
+_CHUNK = 16 << 20
+
+
+class ArrayImages:
+    """Images of arrays in files, read when they are taken: a slice is uint8 (n, C, H, W).
+
+    Parameters
+    ----------
+    parts : sequence of (StoredArray, Scale)
+        One after the other, each with its scale.
+    rows : numpy.ndarray, optional
+        Which of their images these are; all if not given.
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(
+        self, parts: Sequence[tuple[StoredArray, Scale]], rows: np.ndarray | None = None
+    ) -> None:
+        self._parts = list(parts)
+        self._starts = np.cumsum([0, *(len(array) for array, _ in parts)])
+        self._rows = np.arange(self._starts[-1]) if rows is None else rows
+        self._image_shape = _image_shape(parts[0][0])
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(n, C, H, W)."""
+        channels, height, width = self._image_shape
+        return (len(self._rows), channels, height, width)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, which: slice) -> np.ndarray:
+        rows = self._rows[which]
+        images = np.empty((len(rows), *self._image_shape), np.uint8)
+        done = 0
+        for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
+            for start, stop in self._within_parts(run):
+                images[done : done + stop - start] = self._read(start, stop)
+                done += stop - start
+        return images
+
+    def _within_parts(self, run: np.ndarray) -> Iterator[tuple[int, int]]:
+        """A run of rows, cut where parts and chunks end."""
+        start = int(run[0]) if len(run) else 0
+        end = start + len(run)
+        while start < end:
+            part = int(np.searchsorted(self._starts, start, "right")) - 1
+            stop = min(end, int(self._starts[part + 1]), start + _rows_of(self._parts[part][0]))
+            yield start, stop
+            start = stop
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        part = int(np.searchsorted(self._starts, start, "right")) - 1
+        array, scale = self._parts[part]
+        first = int(self._starts[part])
+        images = to_bytes(array.rows(start - first, stop - first), scale)
+        if images.ndim == 3:
+            return images[:, None]
+        return images.transpose(0, 3, 1, 2) if _channels_last(array) else images
 
 
 def load_arrays(config: SourceConfig, progress: Progress) -> SourceData:
     """Read images and labels from NumPy files, never unpickling anything.
 
-    Images are (n, H, W), (n, H, W, C) or (n, C, H, W), C being 1 or 3; bytes, booleans,
-    floats in 0..1, or numbers in 0..255. Labels are whole numbers from 0 or strings; an
-    array named ``classes`` names the classes.
+    Images are (n, H, W), (n, H, W, C) or (n, C, H, W), C being 1 or 3, of any numbers that
+    `data_pipeline.sources.pixels` knows the brightness of. Labels are whole numbers or
+    strings; an array named ``classes`` names the classes. Images that take more than
+    256 MB are read when they are written, so that a file may be larger than memory.
 
     Raises
     ------
-    ValueError
+    UserError
         If a file is damaged, holds Python objects, or is not what is described above.
     """
-    assert config.source is not None
-    path = config.source.expanduser()
-    tables, sums = _tables(path)
-    found = _recognise(tables, path)
-    classes = tables.pop("classes", None)
+    path = config.path
+    tables, sums, names = _tables(path)
+    found = _recognise(tables, names, path)
     if "val" in found:
         progress.say("the images of val join train, of which folds are cut")
-    parts = {
-        part: (
-            _images(arrays["images"], f"{path}: images of {part}"),
-            _labels(arrays.get("labels"), len(arrays["images"]), f"{path}: labels of {part}"),
-        )
+    for part, arrays in found.items():
+        _check(arrays, part, path)
+    scales, lines = _scales(found, config, path)
+    for line in lines:
+        progress.say(line)
+    classes = _class_names(tables.get("classes"), path)
+    words = {
+        part: _labels(arrays.get("labels"), len(arrays["images"]), f"{path}: labels of {part}")
         for part, arrays in found.items()
     }
-    labels, names = _numbered({part: values for part, (_, values) in parts.items()}, classes, path)
+    labels, names = numbered(words, classes, str(path))
     splits = {}
-    if "all" in parts:
-        images = parts["all"][0]
-        for name, rows in zip(
-            ("train", "test"), hold_out(labels["all"], config.test_fraction), strict=True
-        ):
-            splits[name] = Arrays(images[rows], labels["all"][rows], rows.astype(np.int64))
-    else:
-        for name, joined in (("train", ("train", "val")), ("test", ("test",))):
-            images = _joined([parts[part][0] for part in joined if part in parts], path)
-            numbers = np.concatenate([labels[part] for part in joined if part in parts])
-            splits[name] = Arrays(images, numbers, np.arange(len(images), dtype=np.int64))
+    for name, parts, rows in _splits(found, labels, config):
+        pieces = [(found[part]["images"], scales[part]) for part in parts]
+        numbers = np.concatenate([labels[part] for part in parts])
+        rows = np.arange(len(numbers), dtype=np.int64) if rows is None else rows.astype(np.int64)
+        images = ArrayImages(pieces)
+        if np.prod(images.shape, dtype=float) <= SMALL:
+            taken = images[:][rows]
+        else:
+            taken = ArrayImages(pieces, rows)
+        splits[name] = Arrays(taken, numbers[rows], rows)
     counts = ", ".join(f"{len(part.labels)} {name}" for name, part in splits.items())
     progress.say(f"{path}: {counts} images, {len(names)} classes")
     provenance = {
         "found": str(path.resolve()),
         "files": sums,
         "test_fraction": config.test_fraction,
+        "pixels": {part: [scale.low, scale.high, scale.why] for part, scale in scales.items()},
     }
     whole = path.resolve()
     return SourceData(whole.name if path.is_dir() else whole.stem, splits, names, provenance)
 
 
-def _tables(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays by name, and the SHA-256 of the files they lie in."""
+def _tables(path: Path) -> tuple[dict[str, StoredArray], dict[str, str], list[str]]:
+    """Arrays by plain name, the SHA-256 of the files they lie in, and the names of all arrays."""
     if path.is_dir():
-        files = sorted(path.glob("*.npy"))
+        files = sorted(file for file in path.glob("*.npy") if is_regular(file))
         if not files:
             raise UserError(f"--source {path}: no .npy file in it")
-        tables = {file.stem: _load(file) for file in files}
-    elif path.suffix == ".npy" and path.is_file():
-        files = [path]
-        tables = {"images": _load(path)}
+        names = [file.stem for file in files]
+        files = [file for file in files if _wanted(file.stem)]
+        tables = {file.stem: open_npy(file) for file in files}
+    elif path.suffix == ".npy" and is_regular(path):
+        files, names = [path], ["images"]
+        tables = {"images": open_npy(path)}
         beside = path.with_name(path.name.replace("images", "labels"))
-        if beside != path and beside.is_file():
+        if beside != path and is_regular(beside):
             files.append(beside)
-            tables["labels"] = _load(beside)
-    elif path.suffix == ".npz" and path.is_file():
+            tables["labels"] = open_npy(beside)
+    elif path.suffix == ".npz" and is_regular(path):
         files = [path]
-        tables = _load_archive(path)
+        tables, names = open_npz(path, _wanted)
     else:
         raise UserError(f"--source {path}: no .npz or .npy file, nor a folder of .npy files")
-    named = {re.sub(r"[^a-z0-9]+", "_", name.lower()): table for name, table in tables.items()}
-    return named, {file.name: sha256_of(file) for file in files}
+    plain = {_plain(name): table for name, table in tables.items()}
+    return plain, {shown(file.name): sha256_of(file) for file in files}, names
 
 
-def _load(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UserError(_fault(path, error)) from error
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower())
 
 
-def _load_archive(path: Path) -> dict[str, np.ndarray]:
-    tables = {}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            for name in archive.files:
-                tables[name] = archive[name]
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(_fault(path, error)) from error
-    return tables
+def _wanted(name: str) -> bool:
+    return _plain(name) == "classes" or _meaning(_plain(name)) is not None
 
 
-def _fault(path: Path, error: Exception) -> str:
-    if "pickle" in str(error).lower():
-        return f"{path}: holds Python objects, or is no NumPy file; only plain arrays are read"
-    return f"{path}: damaged ({error})"
+def _meaning(name: str) -> tuple[str, str] | None:
+    """Part and kind of the array of that name, None if it is neither images nor labels."""
+    part, word = "all", name
+    for candidate in PARTS:
+        if name.startswith(candidate + "_"):
+            part, word = candidate, name[len(candidate) + 1 :]
+        elif name.endswith("_" + candidate):
+            part, word = candidate, name[: -len(candidate) - 1]
+    kinds = (("images", IMAGE_WORDS), ("labels", LABEL_WORDS))
+    return next(((part, kind) for kind, words in kinds if word in words), None)
 
 
-def _recognise(tables: Mapping[str, np.ndarray], path: Path) -> dict[str, dict[str, np.ndarray]]:
+def _recognise(
+    tables: Mapping[str, StoredArray], names: Sequence[str], path: Path
+) -> dict[str, dict[str, StoredArray]]:
     """Images and labels of the parts; ``all`` where there is no train and test."""
-    found: dict[str, dict[str, np.ndarray]] = {}
+    found: dict[str, dict[str, StoredArray]] = {}
     for name, table in tables.items():
-        part, word = "all", name
-        for candidate in PARTS:
-            if name.startswith(candidate + "_"):
-                part, word = candidate, name[len(candidate) + 1 :]
-            elif name.endswith("_" + candidate):
-                part, word = candidate, name[: -len(candidate) - 1]
-        for kind, words in (("images", IMAGE_WORDS), ("labels", LABEL_WORDS)):
-            if word in words:
-                found.setdefault(part, {}).setdefault(kind, table)
+        meaning = _meaning(name)
+        if meaning is not None:
+            part, kind = meaning
+            found.setdefault(part, {}).setdefault(kind, table)
     found = {part: arrays for part, arrays in found.items() if "images" in arrays}
     if "train" in found:
         if "test" not in found and "val" not in found:
@@ -142,78 +204,108 @@ def _recognise(tables: Mapping[str, np.ndarray], path: Path) -> dict[str, dict[s
             return {part: found[part] for part in PARTS}
         return {"train": found["train"], "test": found["test"]}
     if "all" not in found:
-        raise UserError(f"{path}: arrays are named {', '.join(tables)}; expected {EXPECTED}")
+        raise UserError(
+            f"{path}: arrays are named {', '.join(map(shown, names[:20]))}; expected {EXPECTED}"
+        )
     return {"all": found["all"]}
 
 
-def _images(images: np.ndarray, where: str) -> np.ndarray:
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.ndim == 4:
-        first, last = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
-        if last and (not first or images.shape[2] > 3):
-            images = images.transpose(0, 3, 1, 2)
-        elif not first:
-            raise UserError(f"{where}: shape {images.shape} has no axis of 1 or 3 channels")
-    else:
+def _splits(
+    found: Mapping[str, Mapping[str, StoredArray]],
+    labels: Mapping[str, np.ndarray],
+    config: SourceConfig,
+) -> Iterator[tuple[str, tuple[str, ...], np.ndarray | None]]:
+    """Name of each split, the parts that it is of, and which of their rows."""
+    if "all" in found:
+        rows = hold_out(labels["all"], config.test_fraction)
+        yield "train", ("all",), rows[0]
+        yield "test", ("all",), rows[1]
+        return
+    yield "train", tuple(part for part in ("train", "val") if part in found), None
+    yield "test", ("test",), None
+
+
+def _check(arrays: Mapping[str, StoredArray], part: str, path: Path) -> None:
+    """Refuse shapes that are no images."""
+    images = arrays["images"]
+    where = f"{path}: images of {part}"
+    if len(images.shape) not in (3, 4):
         raise UserError(f"{where}: shape {images.shape}, expected (n, H, W) or with channels")
-    if len(images) == 0:
-        raise UserError(f"{where}: none")
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype == bool:
-        return images.astype(np.uint8) * np.uint8(255)
-    if images.dtype.kind not in "iuf":
-        raise UserError(f"{where}: numbers expected, not {images.dtype}")
-    low, high = images.min(), images.max()
-    if images.dtype.kind == "f" and low >= 0 and high <= 1:
-        return np.round(images * 255).astype(np.uint8)
-    if not (low >= 0 and high <= 255):  # also catches NaN
-        raise UserError(f"{where}: values lie in {low} to {high}, expected 0..1 or 0..255")
-    return np.round(images).astype(np.uint8)
+    if len(images.shape) == 4 and not {images.shape[1], images.shape[3]} & {1, 3}:
+        raise UserError(f"{where}: shape {images.shape} has no axis of 1 or 3 channels")
 
 
-def _joined(parts: list[np.ndarray], path: Path) -> np.ndarray:
-    if len(parts) == 1:
-        return parts[0]
-    shapes = {part.shape[1:] for part in parts}
-    if len(shapes) > 1:
-        raise UserError(f"{path}: images of train and val differ in shape: {sorted(shapes)}")
-    return np.concatenate(parts)
+def _channels_last(images: StoredArray) -> bool:
+    if len(images.shape) != 4:
+        return False
+    first, last = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
+    return last and (not first or images.shape[2] > 3)
 
 
-def _labels(labels: np.ndarray | None, count: int, where: str) -> np.ndarray:
+def _image_shape(images: StoredArray) -> tuple[int, int, int]:
+    if len(images.shape) == 3:
+        return (1, *images.shape[1:])
+    _, first, second, third = images.shape
+    return (third, first, second) if _channels_last(images) else (first, second, third)
+
+
+def _rows_of(images: StoredArray) -> int:
+    """Images in a chunk."""
+    if images.nbytes <= _CHUNK:
+        return len(images)
+    return max(1, _CHUNK // (images.nbytes // len(images)))
+
+
+def _scales(
+    found: Mapping[str, Mapping[str, StoredArray]], config: SourceConfig, path: Path
+) -> tuple[dict[str, Scale], list[str]]:
+    """The scale of each part, one for all of a type, and what is to be said of them."""
+    shapes = {part: _image_shape(arrays["images"]) for part, arrays in found.items()}
+    if len(set(shapes.values())) > 1:
+        raise UserError(f"{path}: images differ in shape: {shapes}")
+    tallies: dict[np.dtype, Tally] = {}
+    for arrays in found.values():
+        images = arrays["images"]
+        dtype = images.dtype.newbyteorder("=")
+        if dtype.kind not in "biuf":
+            raise UserError(f"{images.where}: numbers expected, not {images.dtype}")
+        tally = tallies.setdefault(dtype, Tally(dtype))
+        step = _rows_of(images)
+        for start in range(0, len(images), step):
+            tally.add(images.rows(start, min(start + step, len(images))))
+    scales = {dtype: scale_for(config.scale, tally, str(path)) for dtype, tally in tallies.items()}
+    lines = [said(tally, scales[dtype], str(path)) for dtype, tally in tallies.items()]
+    of_part = {p: scales[a["images"].dtype.newbyteorder("=")] for p, a in found.items()}
+    return of_part, [line for line in lines if line is not None]
+
+
+def _labels(labels: StoredArray | None, count: int, where: str) -> np.ndarray:
     if labels is None:
         return np.full(count, -1, np.int64)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.shape != (count,):
+    if labels.shape not in ((count,), (count, 1)):
         raise UserError(f"{where}: shape {labels.shape}, expected ({count},)")
-    if labels.dtype.kind in "iu":
-        labels = labels.astype(np.int64)
-        if labels.min() < -1:
-            raise UserError(f"{where}: {labels.min()} is not a class (-1 means none)")
-    elif labels.dtype.kind not in "US":
+    if labels.dtype.kind in "biu":
+        values = labels.whole().reshape(count).astype(np.int64)
+        if values.min() < -1:
+            raise UserError(f"{where}: {values.min()} is not a class (-1 means none)")
+        return values
+    if labels.dtype.kind not in "US":
         raise UserError(f"{where}: whole numbers or strings expected, not {labels.dtype}")
-    return labels
+    return _strings(labels, where).reshape(count)
 
 
-def _numbered(
-    labels: dict[str, np.ndarray], classes: np.ndarray | None, path: Path
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Labels as numbers, and the names of the classes."""
-    if len({values.dtype.kind in "US" for values in labels.values()}) > 1:
-        raise UserError(f"{path}: some labels are strings, others numbers or missing")
-    together = np.concatenate(list(labels.values()))
-    if together.dtype.kind in "US":
-        names = np.unique(together)
-        numbered = {p: np.searchsorted(names, v).astype(np.int64) for p, v in labels.items()}
-        return numbered, [n.decode() if isinstance(n, bytes) else str(n) for n in names]
-    count = int(together.max()) + 1
+def _class_names(classes: StoredArray | None, path: Path) -> list[str] | None:
     if classes is None:
-        if count > 100_000:
-            raise UserError(f"{path}: labels go up to {count - 1}; number the classes from 0")
-        return labels, [str(label) for label in range(count)]
-    if classes.ndim != 1 or len(classes) < count:
-        raise UserError(f"{path}: {len(classes)} classes are named, labels go up to {count - 1}")
-    return labels, [str(name) for name in classes]
+        return None
+    if len(classes.shape) != 1 or classes.dtype.kind not in "USiu":
+        raise UserError(f"{path}: classes: a row of names expected, not {classes.dtype}")
+    return [
+        name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name)
+        for name in (_strings(classes, f"{path}: classes"))
+    ]
+
+
+def _strings(array: StoredArray, where: str) -> np.ndarray:
+    if array.dtype.itemsize > 4 * LONGEST_NAME:
+        raise UserError(f"{where}: names of up to {array.dtype.itemsize:,} bytes are no classes")
+    return array.whole()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,8 @@ import tyro
 
 from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError
+from data_pipeline.remote.transfer import protocol_of
+from data_pipeline.sources.pixels import parse_scale
 
 DATASETS = (
     "mnist",
@@ -32,7 +35,7 @@ class SourceConfig:
 
     dataset: Annotated[str, tyro.conf.arg(aliases=["--dataset-type"])] = "fmnist"
     """mnist, fmnist, kmnist, emnist-letters, emnist-balanced, digits, folder (of images) or npz (arrays)."""
-    source: Path | None = None
+    source: str | None = None
     """Folder with the raw files, folder of images, or .npz/.npy file; searched alone if given."""
     download: bool = True
     """Download the raw files when no local copy is found."""
@@ -52,10 +55,22 @@ class SourceConfig:
     """folder: grey, rgb, or auto (grey if every image is)."""
     on_bad_image: str = "skip"
     """folder: skip files that are no readable image, reported and counted, or fail."""
+    scale: str = "auto"
+    """folder and npz: the values that become black and white, as in --scale=0,4095; percentile
+    (0.1 and 99.9 of all values); or auto: what type and values leave no doubt about, said."""
     test_fraction: float = 0.2
     """folder and npz without a test part, and digits: share held out as the test split."""
 
     def __post_init__(self) -> None:
+        if self.source is not None:
+            self.source = os.fspath(self.source)
+            protocol = protocol_of(self.source)
+            if protocol != "file":
+                raise UserError(
+                    f"--source {protocol}://…: raw images are read from local files only; copy "
+                    "them to this machine and give the folder"
+                )
+        parse_scale(self.scale)
         _one_of("--dataset", self.dataset, DATASETS)
         _one_of("--color", self.color, COLORS)
         _one_of("--on-bad-image", self.on_bad_image, BAD_IMAGE_ACTIONS)
@@ -69,6 +84,12 @@ class SourceConfig:
             raise UserError(f"--download-timeout {self.download_timeout}: must be positive")
         if self.download_retries < 0:
             raise UserError(f"--download-retries {self.download_retries}: must not be negative")
+
+    @property
+    def path(self) -> Path:
+        """``--source`` as a path, where it was given."""
+        assert self.source is not None
+        return Path(self.source).expanduser()
 
 
 def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
@@ -117,12 +138,17 @@ def hold_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarra
         return np.arange(len(labels)), np.arange(0)
     from sklearn.model_selection import train_test_split
 
+    held_out = int(np.ceil(len(labels) * fraction))
+    if not 0 < held_out < len(labels):
+        raise UserError(
+            f"--test-fraction {fraction} of {len(labels)} images leaves "
+            f"{len(labels) - held_out} to train on and {held_out} to test on; both need at least 1"
+        )
     counts = np.unique(labels, return_counts=True)[1]
-    test_count = int(np.ceil(len(labels) * fraction))
-    by_class = counts.min() >= 2 and min(test_count, len(labels) - test_count) >= len(counts)
+    by_class = counts.min() >= 2 and min(held_out, len(labels) - held_out) >= len(counts)
     train, test = train_test_split(
         np.arange(len(labels)),
-        test_size=test_count,
+        test_size=held_out,
         random_state=42,
         stratify=labels if by_class else None,
     )

@@ -7,22 +7,26 @@ earlier downloads, else downloaded.
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from data_pipeline.batch import Arrays
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.progress import Progress
 from data_pipeline.sources.base import SourceConfig, SourceData
 from data_pipeline.sources.download import DownloadError, download, download_folder, sum_fault
-from data_pipeline.sources.idx import GZIP_MAGIC, gunzip, parse_idx
+from data_pipeline.sources.idx import GZIP_MAGIC, read_idx
 from data_pipeline.sources.known import FAMILIES, ROLES, Family, RawFile
+
+_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 def load_mnist_family(config: SourceConfig, progress: Progress) -> SourceData:
@@ -34,15 +38,11 @@ def load_mnist_family(config: SourceConfig, progress: Progress) -> SourceData:
         If it is not found, is damaged, or is not the published data.
     """
     family = FAMILIES[config.dataset]
-    raw, origin, files = _find(config, family, progress)
+    arrays, origin, files = _find(config, family, progress)
     unchecked = [name for name, facts in files.items() if not facts["checked"]]
     if unchecked:
         why = "no sum is published for them unpacked" if config.check_sums else "--check-sums False"
         progress.say(f"{origin}: {', '.join(unchecked)} not checked: {why}")
-    arrays = {
-        role: parse_idx(raw[role], f"{origin}/{file.name}")
-        for role, file in zip(ROLES, family.files, strict=True)
-    }
     splits = {split: _arrays(arrays, split, family, origin) for split in ("train", "test")}
     counts = ", ".join(f"{len(part.labels)} {split}" for split, part in splits.items())
     progress.say(f"{config.dataset}: {counts} images in {origin}")
@@ -65,12 +65,12 @@ def _arrays(arrays: dict[str, np.ndarray], split: str, family: Family, origin: s
     return Arrays(images[:, None], labels, np.arange(len(labels), dtype=np.int64))
 
 
-Found = tuple[dict[str, bytes], str, dict[str, dict[str, Any]]]
+Found = tuple[dict[str, np.ndarray], str, dict[str, dict[str, Any]]]
 
 
 def _find(config: SourceConfig, family: Family, progress: Progress) -> Found:
     if config.source is not None:
-        folder = config.source.expanduser()
+        folder = config.path
         found = _read_folder(folder, family, config.check_sums)
         if found is None:
             raise UserError(
@@ -82,7 +82,7 @@ def _find(config: SourceConfig, family: Family, progress: Progress) -> Found:
     for folder in [*map(Path, family.folders), kept]:
         try:
             found = _read_folder(folder, family, config.check_sums)
-        except ValueError as error:
+        except UserError as error:
             progress.say(f"passed over a bad copy: {error}")
             continue
         if found is not None:
@@ -139,40 +139,60 @@ def _read_folder(folder: Path, family: Family, check: bool) -> Found | None:
         if family.archive is None or not archive.is_file():
             return None
         zipped = archive
-    raw: dict[str, bytes] = {}
+    arrays: dict[str, np.ndarray] = {}
     files: dict[str, dict[str, Any]] = {}
     for role, file in zip(ROLES, family.files, strict=True):
         path = zipped or paths[file.name]
         assert path is not None
-        data = _member(path, file.name + ".gz") if zipped else path.read_bytes()
-        raw[role], files[file.name] = _checked(data, file, f"{path}", check)
-    return raw, str(zipped or folder), files
+        member = file.name + ".gz" if zipped else None
+        where = f"{path}/{member}" if member else f"{path}"
+        arrays[role], files[file.name] = _checked(partial(_open, path, member), file, where, check)
+    return arrays, str(zipped or folder), files
 
 
-def _member(archive: Path, name: str) -> bytes:
+@contextmanager
+def _open(path: Path, member: str | None) -> Iterator[tuple[IO[bytes], int]]:
+    """A raw file, or the member of that name of a zip file, and how many bytes it has."""
+    if member is None:
+        with files_of_user(f"{path}: cannot be read"), open(path, "rb") as file:
+            yield file, os.fstat(file.fileno()).st_size
+        return
     try:
-        with zipfile.ZipFile(archive) as packed:
-            inner = next((n for n in packed.namelist() if n.rsplit("/", 1)[-1] == name), None)
+        with zipfile.ZipFile(path) as packed:
+            inner = next((i for i in packed.infolist() if i.filename.endswith("/" + member)), None)
+            inner = inner or next((i for i in packed.infolist() if i.filename == member), None)
             if inner is None:
-                raise UserError(f"{archive}: no {name} in it")
-            return packed.read(inner)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise UserError(f"{archive}: damaged zip file ({error}); fetch it again") from error
+                raise UserError(f"{path}: no {member} in it")
+            with packed.open(inner) as file:
+                yield file, min(inner.file_size, path.stat().st_size)
+    except _ZIP_FAULTS as error:
+        raise UserError(f"{path}: damaged zip file ({error}); fetch it again") from error
 
 
-def _checked(data: bytes, file: RawFile, where: str, check: bool) -> tuple[bytes, dict[str, Any]]:
-    """Content of a raw file and how it was checked."""
-    packed = data.startswith(GZIP_MAGIC)
-    packed_sum = hashlib.sha256(data).hexdigest() if packed else ""
+Opened = Callable[[], AbstractContextManager[tuple[IO[bytes], int]]]
+
+
+def _checked(
+    opened: Opened, file: RawFile, where: str, check: bool
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Array of a raw file and how the file was checked."""
+    with opened() as (content, size):
+        packed = content.read(2) == GZIP_MAGIC
     if packed and file.packed is not None and file.content is None:
+        with opened() as (content, size):
+            packed_sum = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
         if check and packed_sum != file.packed:
             raise UserError(_wrong_sum(where, file.name, packed_sum, file.packed))
-        return gunzip(data, where), {"sha256_packed": packed_sum, "checked": check}
-    content = gunzip(data, where)
-    found = hashlib.sha256(content).hexdigest()
+        with opened() as (content, size):
+            return read_idx(content, size, where)[0], {
+                "sha256_packed": packed_sum,
+                "checked": check,
+            }
+    with opened() as (content, size):
+        array, found = read_idx(content, size, where)
     if check and file.content is not None and found != file.content:
         raise UserError(_wrong_sum(where, file.name, found, file.content))
-    return content, {"sha256": found, "checked": check and file.content is not None}
+    return array, {"sha256": found, "checked": check and file.content is not None}
 
 
 def _wrong_sum(where: str, name: str, found: str, expected: str) -> str:
@@ -214,8 +234,7 @@ def _raw_fault(path: Path, file: RawFile, md5: str, check: bool) -> str | None:
     if check and file.packed is not None:
         return sum_fault(path, "md5", md5) or sum_fault(path, "sha256", file.packed)
     try:
-        content, _ = _checked(path.read_bytes(), file, path.name, check)
-        parse_idx(content, path.name)
-    except ValueError as error:
+        _checked(partial(_open, path, None), file, path.name, check)
+    except UserError as error:
         return str(error)
     return None

@@ -1,8 +1,11 @@
+import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data_pipeline.errors import UserError
 from data_pipeline.sources import SourceConfig, SourceData, load_source
 
 RNG = np.random.default_rng(0)
@@ -11,7 +14,7 @@ LABELS = np.arange(40) % 4
 
 
 def _load(path: Path) -> SourceData:
-    return load_source(SourceConfig(dataset="npz", source=path))
+    return load_source(SourceConfig(dataset="npz", source=str(path)))
 
 
 def _whole(data: SourceData) -> tuple[np.ndarray, np.ndarray]:
@@ -105,8 +108,8 @@ def test_classes_have_names(tmp_path):
         ({"pictures": IMAGES}, "arrays are named pictures; expected images and labels"),
         ({"images": IMAGES[0]}, r"shape \(7, 5\)"),
         ({"images": RNG.random((4, 2, 5, 7))}, "no axis of 1 or 3 channels"),
-        ({"images": IMAGES - 3.0}, r"values lie in -3\.0"),
-        ({"images": np.full((4, 5, 5), np.nan)}, "values lie in nan"),
+        ({"images": IMAGES - 3.0}, "values lie in -3 to 252"),
+        ({"images": np.full((4, 5, 5), np.nan)}, "100 of 100 values are NaN"),
         ({"images": IMAGES, "labels": LABELS[:9]}, r"labels of all: shape \(9,\)"),
         ({"images": IMAGES, "labels": LABELS + 0.5}, "whole numbers or strings expected"),
         ({"images": IMAGES, "labels": LABELS - 9}, "-9 is not a class"),
@@ -130,3 +133,123 @@ def test_damaged_and_missing_files_are_named(tmp_path):
             _load(tmp_path / f"{name}.npz")
     with pytest.raises(ValueError, match=r"no \.npz or \.npy file"):
         _load(tmp_path / "nowhere.npz")
+
+
+def test_arrays_larger_than_memory_are_read_by_rows_to_the_same_images(tmp_path, monkeypatch):
+    tables = {"images": IMAGES, "labels": LABELS, "val_images": IMAGES[:9], "unknown": LABELS}
+    np.savez(tmp_path / "plain.npz", **tables)
+    np.savez_compressed(tmp_path / "packed.npz", **tables)
+    np.savez(tmp_path / "fortran.npz", images=np.asfortranarray(IMAGES), labels=LABELS)
+    wide = IMAGES.astype(">u2") * 256
+    np.savez(tmp_path / "wide.npz", x_train=wide[:30], x_val=wide[30:35], x_test=wide[35:])
+    for name in ("plain", "packed", "fortran", "wide"):
+        whole = _load(tmp_path / f"{name}.npz")
+        with monkeypatch.context() as patch:
+            patch.setattr("data_pipeline.sources.arrays.SMALL", 0)
+            patch.setattr("data_pipeline.sources.arrays._CHUNK", 100)
+            lazy = _load(tmp_path / f"{name}.npz")
+        for split in ("train", "test"):
+            assert type(lazy.splits[split].images) is not np.ndarray
+            assert np.array_equal(lazy.splits[split].images[:], whole.splits[split].images)
+            assert np.array_equal(lazy.splits[split].labels, whole.splits[split].labels)
+    assert np.array_equal(
+        whole.splits["train"].images[:, 0], np.round(wide[:35] / 65535 * 255).astype(np.uint8)
+    )
+
+
+def test_one_scale_serves_all_parts_of_a_type(tmp_path):
+    train, test = IMAGES.astype(np.uint16) * 16, IMAGES.astype(np.uint16) // 8
+    np.savez(tmp_path / "set.npz", x_train=train, x_test=test)
+    test_images = _load(tmp_path / "set.npz").splits["test"].images[:, 0]
+    assert np.array_equal(test_images, np.round(test / 4095 * 255).astype(np.uint8))
+
+
+def test_an_asked_for_scale_is_taken(tmp_path):
+    np.save(tmp_path / "x.npy", IMAGES - 100.0)
+    config = SourceConfig(dataset="npz", source=str(tmp_path / "x.npy"), scale="-100,155")
+    assert np.array_equal(_whole(load_source(config))[0][:, 0], IMAGES)
+
+
+def test_numbers_that_no_image_has_are_no_classes(tmp_path):
+    np.savez(tmp_path / "set.npz", images=IMAGES, labels=LABELS * 1000 + 1)
+    data = _load(tmp_path / "set.npz")
+    assert data.classes == ["1", "1001", "2001", "3001"]
+    assert np.array_equal(_whole(data)[1], LABELS)
+    labels = np.where(LABELS == 2, -1, LABELS)
+    np.savez(tmp_path / "set.npz", images=IMAGES, labels=labels)
+    data = _load(tmp_path / "set.npz")
+    assert data.classes == ["0", "1", "3"]
+    assert [data.classes[label] for label in _whole(data)[1] if label >= 0] == [
+        str(label) for label in labels if label >= 0
+    ]
+
+
+def test_names_of_classes_may_be_any_bytes_and_empty_ones_are_missing(tmp_path):
+    words = np.array([b"caf\xe9", b"", b"dog", b"a\n"])
+    np.savez(tmp_path / "set.npz", images=IMAGES, labels=words[LABELS])
+    data = _load(tmp_path / "set.npz")
+    assert data.classes == ["a\\n", "caf\\xe9", "dog"]
+    assert np.array_equal(_whole(data)[1] == -1, LABELS == 1)
+
+
+def _header(shape: object, dtype: str = "|u1", fortran: bool = False) -> bytes:
+    text = f"{{'descr': {dtype!r}, 'fortran_order': {fortran}, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _header((1_000_000_000, 64, 64)) + bytes(99),
+        _header((4, 5, 5)) + bytes(99),
+        _header((4, 5, 5)) + bytes(101),
+        _header((-4, -5, 5)) + bytes(100),
+        _header((10**30, 0, 0)),
+        _header((10**12,), "<U0"),
+        _header((4,), "|O") + bytes(32),
+        _header((4,), "<i4,<i4") + bytes(32),
+        _header((4, 5, 5), "[('a', '|u1')]") + bytes(100),
+        _header(()) + bytes(1),
+        _header("(4, 5, __import__('os'))") + bytes(100),
+        _header("(" * 5000) + bytes(100),
+        b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(100),
+        b"\x93NUMPY\x09\x00" + bytes(100),
+        b"\x93NUMPY",
+        b"",
+        b"\x80\x04K\x01.",
+    ],
+)
+def test_headers_that_lie_are_refused_before_memory_is_taken(tmp_path, content):
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.npy: ") as caught:
+        _load(tmp_path / "x.npy")
+    assert "\n" not in str(caught.value)
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(tmp_path / "x.npz", "w", method) as archive:
+            archive.writestr("images.npy", content)
+        with pytest.raises(UserError, match=r"x\.npz: images: "):
+            _load(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_packed_otherwise_are_refused(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", method) as archive:
+        archive.writestr("images.npy", _header((4, 5, 5)) + bytes(100))
+    with pytest.raises(UserError, match="packed by a method that numpy does not write"):
+        _load(tmp_path / "x.npz")
+
+
+def test_a_pipe_is_no_array(tmp_path):
+    os.mkfifo(tmp_path / "x.npy")
+    for path in (tmp_path / "x.npy", tmp_path):
+        with pytest.raises(UserError, match=r"no \.npy file in it|no \.npz or \.npy file"):
+            _load(path)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", IMAGES)
+    monkeypatch.setattr("data_pipeline.sources.arrays.SMALL", 0)
+    images = _load(tmp_path / "x.npy").splits["train"].images
+    os.truncate(tmp_path / "x.npy", 500)
+    with pytest.raises(UserError, match=r"x\.npy: became shorter while it was read"):
+        images[:]

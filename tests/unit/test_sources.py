@@ -1,4 +1,6 @@
 import gzip
+import hashlib
+import io
 import struct
 from pathlib import Path
 
@@ -7,12 +9,15 @@ import pytest
 
 from data_pipeline.sources import SourceConfig, load_source
 from data_pipeline.sources.base import hold_out
-from data_pipeline.sources.idx import gunzip, parse_idx
+from data_pipeline.sources.idx import read_idx
 
 
 def test_idx_is_read_as_its_header_says():
     content = struct.pack(">BBBBII", 0, 0, 8, 2, 2, 3) + bytes(range(6))
-    assert parse_idx(content, "f").tolist() == [[0, 1, 2], [3, 4, 5]]
+    for stored in (content, gzip.compress(content)):
+        array, found = read_idx(io.BytesIO(stored), len(stored), "f")
+        assert found == hashlib.sha256(content).hexdigest()
+        assert array.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 @pytest.mark.parametrize(
@@ -26,14 +31,15 @@ def test_idx_is_read_as_its_header_says():
 )
 def test_what_is_not_idx_is_named(content, fault):
     with pytest.raises(ValueError, match=f"raw/f: {fault}"):
-        parse_idx(content, "raw/f")
+        read_idx(io.BytesIO(content), len(content), "raw/f")
 
 
-@pytest.mark.parametrize("damage", [lambda z: z[:-9], lambda z: z[:20] + b"\0\0\0" + z[23:]])
+@pytest.mark.parametrize("damage", [lambda z: z[:-9], lambda z: z[:60] + b"\0\0\0" + z[63:]])
 def test_damaged_gzip_is_named(damage):
-    packed = gzip.compress(np.random.default_rng(0).bytes(1000))
+    content = struct.pack(">BBBBI", 0, 0, 8, 1, 1000) + np.random.default_rng(0).bytes(1000)
+    packed = damage(gzip.compress(content))
     with pytest.raises(ValueError, match=r"raw/f\.gz: damaged gzip file"):
-        gunzip(damage(packed), "raw/f.gz")
+        read_idx(io.BytesIO(packed), len(packed), "raw/f.gz")
 
 
 def test_digits_are_the_same_every_time_and_split_by_class():

@@ -120,14 +120,14 @@ def _load(
     path: Path, image_shape: tuple[int, int, int], progress: Progress, options: dict[str, Any]
 ) -> SourceData:
     if path.is_file() or any(path.glob("*.npy")):
-        config = SourceConfig(dataset="npz", source=path, **options)
+        config = SourceConfig(dataset="npz", source=str(path), **options)
     else:
         channels, height, width = image_shape
         if channels in (1, 3):
             options = {**options, "color": "grey" if channels == 1 else "rgb"}
         if height == width:
             options = {**options, "image_size": height}
-        config = SourceConfig(dataset="folder", source=path, **options)
+        config = SourceConfig(dataset="folder", source=str(path), **options)
     config.test_fraction = 0.0  # nothing is held out
     return load_source(config, progress)
 

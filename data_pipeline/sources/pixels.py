@@ -1,0 +1,255 @@
+"""What a stored number means as a brightness: one rule for every source, always said.
+
+``--scale auto`` (the default) takes what the type and the values leave no doubt about, and
+refuses the rest; ``--scale LOW,HIGH`` and ``--scale percentile`` decide it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+
+from data_pipeline.errors import UserError
+
+PERCENTILES = (0.1, 99.9)
+DEPTHS = (10, 12, 14, 16)
+SLACK = 0.5 / 255
+"""Half a grey level: how far floats may lie outside 0 to 1 and still mean it."""
+DARK = 0.25
+"""A highest value below this share of white is worth a word."""
+_SAMPLE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Values that become black and white, and why those; what lies outside is clipped."""
+
+    low: float
+    high: float
+    why: str = ""
+    chosen: bool = False
+    """Whether this program chose it from the values."""
+
+
+@dataclass
+class Tally:
+    """What is known of the pixel values of some images of one type.
+
+    Integers of up to 16 bits are counted value by value; of other types a sample is kept.
+    """
+
+    dtype: np.dtype
+    count: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+    unusable: int = 0
+    """Values that are not finite."""
+    _bins: np.ndarray | None = None
+    _sample: list[np.ndarray] = field(default_factory=list)
+    _stride: int = 1
+
+    def add(self, values: np.ndarray) -> None:
+        """Count more values, of any shape."""
+        values = values.reshape(-1)
+        self.count += values.size
+        if values.dtype.kind == "f":
+            finite = np.isfinite(values)
+            if not finite.all():
+                values = values[finite]
+                self.unusable += int(finite.size - values.size)
+        if not values.size:
+            return
+        self.low = min(self.low, float(values.min()))
+        self.high = max(self.high, float(values.max()))
+        if self.dtype.kind == "u" and self.dtype.itemsize <= 2:
+            counted = np.bincount(values, minlength=256**self.dtype.itemsize)
+            self._bins = counted if self._bins is None else self._bins + counted
+        else:
+            self._keep(values[:: self._stride].copy())
+
+    def merge(self, other: Tally) -> None:
+        """Count what another tally of the same type counted."""
+        self.count += other.count
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.unusable += other.unusable
+        if other._bins is not None:
+            self._bins = other._bins if self._bins is None else self._bins + other._bins
+        for values in other._sample:
+            self._keep(values[:: max(1, self._stride // other._stride)])
+
+    def _keep(self, values: np.ndarray) -> None:
+        self._sample.append(values)
+        while sum(kept.size for kept in self._sample) > _SAMPLE:
+            self._sample = [np.concatenate(self._sample)[::2]]
+            self._stride *= 2
+
+    def percentiles(self) -> tuple[float, float]:
+        """The values at `PERCENTILES`."""
+        if self._bins is None:
+            low, high = np.percentile(np.concatenate(self._sample), PERCENTILES)
+            return float(low), float(high)
+        up_to = np.cumsum(self._bins)
+        low, high = (int(np.searchsorted(up_to, p / 100 * up_to[-1])) for p in PERCENTILES)
+        return low, high
+
+    def outside(self, scale: Scale) -> float:
+        """Share of the values that `scale` clips (of a sample, for other than small integers)."""
+        if scale.low <= self.low and self.high <= scale.high:
+            return 0.0
+        if self._bins is None:
+            values = np.concatenate(self._sample)
+            return float(((values < scale.low) | (values > scale.high)).mean())
+        values = np.arange(len(self._bins))
+        clipped = (values < scale.low) | (values > scale.high)
+        return float(self._bins[clipped].sum() / self._bins.sum())
+
+
+def parse_scale(text: str) -> tuple[float, float] | None:
+    """LOW and HIGH of ``--scale LOW,HIGH``; None for ``auto`` and ``percentile``.
+
+    Raises
+    ------
+    UserError
+        If it is none of the three.
+    """
+    if text in ("auto", "percentile"):
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise UserError(
+            f"--scale {text}: expected auto, percentile, or LOW,HIGH as in --scale=0,4095"
+        )
+    return low, high
+
+
+def scale_for(asked: str, tally: Tally, where: str) -> Scale:
+    """The scale of some images.
+
+    Parameters
+    ----------
+    asked : str
+        ``--scale`` as given.
+    tally : Tally
+        Of their values.
+    where : str
+        Names the images in messages.
+
+    Raises
+    ------
+    UserError
+        If values are not finite, if the type holds no brightness, or if ``auto`` cannot know.
+    """
+    dtype = tally.dtype
+    if dtype.kind not in "biuf":
+        raise UserError(f"{where}: numbers expected, not {dtype}")
+    if tally.unusable:
+        raise UserError(
+            f"{where}: {tally.unusable:,} of {tally.count:,} values are NaN or infinite; "
+            "replace them first (numpy.nan_to_num)"
+        )
+    given = parse_scale(asked)
+    if given is not None:
+        return Scale(*given, f"--scale {asked}")
+    if asked == "percentile":
+        low, high = tally.percentiles()
+        if low == high:
+            raise UserError(f"{where}: nearly all values are {low:g}; give --scale LOW,HIGH")
+        return Scale(low, high, f"their percentiles {PERCENTILES[0]} and {PERCENTILES[1]}")
+    scale = _automatic(dtype, tally.low, tally.high)
+    if scale is None:
+        example = f"--scale={tally.low:g},{tally.high:g}"
+        raise UserError(
+            f"{where}: {dtype} values lie in {tally.low:g} to {tally.high:g}, so it cannot be "
+            f"known which is black and which is white; give --scale=LOW,HIGH (as {example}) "
+            "or --scale percentile"
+        )
+    return replace(scale, chosen=True)
+
+
+def _automatic(dtype: np.dtype, low: float, high: float) -> Scale | None:
+    """What type and range leave no doubt about, else None."""
+    if dtype.kind == "b":
+        return Scale(0, 1, "booleans")
+    if dtype.kind == "f":
+        if low >= -SLACK and high <= 1 + SLACK:
+            return Scale(0, 1, "floats of 0 to 1")
+        if abs(low + 1) <= SLACK and abs(high - 1) <= SLACK:
+            return Scale(-1, 1, "floats of -1 to 1")
+        return Scale(0, 255, "floats of 0 to 255") if low >= -0.5 and 127 < high <= 255.5 else None
+    if low < 0:
+        return None
+    if high == 1:
+        return Scale(0, 1, "only 0 and 1: a mask")
+    if dtype == np.uint8 or high == 0:
+        return Scale(0, 255, "bytes")
+    if high <= 255:
+        return Scale(0, 255, "no value above 255: 8 bits") if high > 127 else None
+    bits = next((bits for bits in DEPTHS if high < 1 << bits), None)
+    return Scale(0, (1 << bits) - 1, f"the fewest bits that hold them: {bits}") if bits else None
+
+
+def said(tally: Tally, scale: Scale, what: str) -> str | None:
+    """One line on what was assumed; None where bytes are bytes.
+
+    Parameters
+    ----------
+    what : str
+        Begins the line, as in ``"set.npz"`` or ``"24 pictures of 16 bits"``.
+    """
+    bytes_as_they_are = tally.dtype == np.uint8 and (scale.low, scale.high) == (0, 255)
+    if tally.low == tally.high:
+        return f"{what}: warning: every value is {tally.low:g}"
+    dark = tally.high < scale.low + DARK * (scale.high - scale.low)
+    if bytes_as_they_are and not dark:
+        return None
+    clipped = tally.outside(scale)
+    return (
+        f"{what}: {tally.dtype} values of {tally.low:g} to {tally.high:g}: {scale.low:g} becomes "
+        f"black and {scale.high:g} white ({scale.why})"
+        + (f"; {clipped:.2%} of the values lie outside and are clipped" if clipped else "")
+        + (
+            f"; warning: nearly black: if {tally.high:g} is white, "
+            f"give --scale={min(tally.low, 0):g},{tally.high:g}"
+            if dark
+            else ""
+        )
+        + ("; --scale=LOW,HIGH says otherwise" if scale.chosen and not dark else "")
+    )
+
+
+def to_bytes(values: np.ndarray, scale: Scale) -> np.ndarray:
+    """Values as grey levels: 0 at ``scale.low``, 255 at ``scale.high``, rounded, clipped.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Of booleans or numbers, any shape; temporary memory is eight times its size.
+    scale : Scale
+        Which values are black and white.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, of the same shape; the very array where nothing is to be done.
+    """
+    if values.dtype == np.uint8 and (scale.low, scale.high) == (0, 255):
+        return values
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+        return _table(values.dtype.itemsize, scale.low, scale.high)[values]
+    return _levels(values, scale.low, scale.high)
+
+
+def _levels(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    scaled = (values.astype(np.float64) - low) * (255 / (high - low))
+    return np.round(np.clip(scaled, 0, 255, out=scaled), out=scaled).astype(np.uint8)
+
+
+@lru_cache(maxsize=8)
+def _table(itemsize: int, low: float, high: float) -> np.ndarray:
+    return _levels(np.arange(256**itemsize), low, high)
