@@ -21,6 +21,7 @@ SLACK = 0.5 / 255
 DARK = 0.25
 """A highest value below this share of white is worth a word."""
 _SAMPLE = 1 << 20
+_CHUNK = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Tally:
     def add(self, values: np.ndarray) -> None:
         """Count more values, of any shape."""
         values = values.reshape(-1)
+        for start in range(0, values.size, _CHUNK):  # counting takes eight times its memory
+            self._add(values[start : start + _CHUNK])
+
+    def _add(self, values: np.ndarray) -> None:
         self.count += values.size
         if values.dtype.kind == "f":
             finite = np.isfinite(values)
