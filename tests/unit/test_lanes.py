@@ -11,7 +11,7 @@ from data_pipeline.order import World, steps_per_epoch
 
 def table(counts, block_size, exclude=()):
     shards = [
-        Shard(name=str(n), count=count, bytes=0, sha256="", offsets=[])
+        Shard(name=f"{n}.tar", count=count, bytes=512, sha256="0" * 64, offsets=[0, 512])
         for n, count in enumerate(counts)
     ]
     return BlockTable.of(shards, block_size, exclude)
@@ -87,7 +87,7 @@ def test_order_differs_by_epoch_and_seed():
 
 
 def test_excluded_shards_have_no_blocks():
-    blocks = table([5, 6, 7], 4, {"1"})
+    blocks = table([5, 6, 7], 4, {"1.tar"})
     assert blocks.shard.tolist() == [0, 0, 2, 2]
     assert blocks.count.tolist() == [4, 1, 4, 3]
-    assert len(table([5], 4, {"0"}).count) == 0
+    assert len(table([5], 4, {"0.tar"}).count) == 0

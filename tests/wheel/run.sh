@@ -7,12 +7,13 @@ checkout=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m pip wheel --quiet --no-deps --wheel-dir "$work/dist" "$checkout"
-"$python" -m pip install --quiet --no-deps --target "$work/installed" "$work"/dist/*.whl
-rm -rf "$checkout/build"
+"$python" -m pip install --quiet --no-deps --ignore-installed --prefix "$work/installed" "$work"/dist/*.whl
+site=$(echo "$work"/installed/lib/python*/site-packages)
+rm -rf "$checkout/build/lib" "$checkout"/build/bdist*
 mkdir "$work/empty" && cd "$work/empty"
-export PYTHONPATH=$work/installed OMP_NUM_THREADS=1
+export PYTHONPATH=$site OMP_NUM_THREADS=1
 cli=("$python" -m launch.cli)
-[[ $("$python" -c 'import launch; print(launch.__path__[0])') == "$work/installed/launch" ]]
+[[ $("$python" -c 'import launch; print(launch.__path__[0])') == "$site/launch" ]]
 "${cli[@]}" slurm --out batch
 for file in train.sbatch site.sh ablations.txt accelerate/multi_node.yaml; do
     [[ -s batch/$file ]] || { echo "vae-dist slurm did not write $file" >&2 && exit 1; }
