@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from data_pipeline.checks import AtLeast, check_fields
 from data_pipeline.errors import UserError
 from launch.config import parse
 from launch.progress import make_progress
@@ -51,20 +52,17 @@ class SampleConfig:
     seed: int = 0
     """Everything random in the pictures follows from it."""
 
-    nll_samples: int = 0
+    nll_samples: Annotated[int, AtLeast(0)] = 0
     """Importance samples an image for the negative log-likelihood; 0 leaves it out."""
 
-    nll_images: int = 0
+    nll_images: Annotated[int, AtLeast(0)] = 0
     """Images of the split it is computed on; 0 takes all."""
 
     device: str = "auto"
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
-        for name in ("nll_samples", "nll_images"):
-            if getattr(self, name) < 0:
-                flag = "--" + name.replace("_", "-")
-                raise UserError(f"{flag} {getattr(self, name)}: must not be negative")
+        check_fields(self)
 
 
 def main(argv: Sequence[str]) -> int:

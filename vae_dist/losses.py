@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data_pipeline.checks import Above, AtLeast, check_fields
 from data_pipeline.errors import UserError
 from vae_dist.metrics import ssim
 
@@ -23,22 +24,22 @@ class LossConfig:
     image_loss_type: Literal["bce", "mse", "ssim"] = "bce"
     """Likelihood: Bernoulli (bce), Gaussian (mse), or exp(-pixels x (1 - SSIM)) (ssim)."""
 
-    ssim_window_size: int = 5
+    ssim_window_size: Annotated[int, AtLeast(1)] = 5
     """Window of the SSIM loss and of the metric named ssim; odd."""
 
-    ssim_scale: float = 1.0
+    ssim_scale: Annotated[float, Above(0)] = 1.0
     """Nats a pixel that the SSIM loss charges for 1 - SSIM = 1."""
 
     mse_variance: Literal["learned", "fixed"] = "learned"
     """Whether the Gaussian's variance, one for all pixels, is learned."""
 
-    mse_sigma: float = 0.1
+    mse_sigma: Annotated[float, Above(0)] = 0.1
     """The Gaussian's standard deviation, or where its learning begins."""
 
-    img_loss_weight: float = 1.0
+    img_loss_weight: Annotated[float, AtLeast(0)] = 1.0
     """Weight of the reconstruction term."""
 
-    kl_loss_weight: float = 1.0
+    kl_loss_weight: Annotated[float, AtLeast(0)] = 1.0
     """Weight of the KL term (the beta of a beta-VAE), which the schedule approaches."""
 
     do_running_mean: bool = False
@@ -50,44 +51,26 @@ class LossConfig:
     kl_warmup: float = 0.25
     """Length of the rise, as a fraction of the run (warmup) or of each cycle (cyclical)."""
 
-    kl_cycles: int = 4
+    kl_cycles: Annotated[int, AtLeast(1)] = 4
     """Number of cycles in the run (cyclical)."""
 
-    free_bits: float = 0.0
+    free_bits: Annotated[float, AtLeast(0)] = 0.0
     """Nats that each latent of each image may use before its KL is charged."""
 
     objective: Literal["elbo", "iwae"] = "elbo"
     """Bound that is maximised: the ELBO or the importance-weighted one."""
 
-    importance_samples: int = 1
+    importance_samples: Annotated[int, AtLeast(1)] = 1
     """Latent samples an image; elbo averages over them."""
 
     prior: Literal["standard", "mixture", "vamp"] = "standard"
     """p(z): a standard normal, a learned mixture of normals, or a VampPrior."""
 
-    prior_components: int = 32
+    prior_components: Annotated[int, AtLeast(1)] = 32
     """Components of a mixture or vamp prior."""
 
     def __post_init__(self) -> None:
-        choices = {
-            "image_loss_type": ("bce", "mse", "ssim"),
-            "mse_variance": ("learned", "fixed"),
-            "kl_schedule": ("constant", "warmup", "cyclical"),
-            "objective": ("elbo", "iwae"),
-            "prior": ("standard", "mixture", "vamp"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(self._say(name, f"choose one of {', '.join(allowed)}"))
-        for name in ("ssim_window_size", "kl_cycles", "importance_samples", "prior_components"):
-            if getattr(self, name) < 1:
-                raise UserError(self._say(name, "must be at least 1"))
-        for name in ("ssim_scale", "mse_sigma"):
-            if not getattr(self, name) > 0:
-                raise UserError(self._say(name, "must be above 0"))
-        for name in ("img_loss_weight", "kl_loss_weight", "free_bits"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(self._say(name, "must be finite and not negative"))
+        check_fields(self)
         if self.ssim_window_size % 2 == 0:
             raise UserError(self._say("ssim_window_size", "must be odd"))
         if not 0 < self.kl_warmup <= 1:

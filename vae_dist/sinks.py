@@ -17,6 +17,7 @@ import numpy as np
 from rich.console import Console as RichConsole
 from tyro.conf import arg
 
+from data_pipeline.checks import AtLeast, check_fields
 from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.records import parse_json, read_record
 from vae_dist.run.checkpoint import write_whole
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 class LogConfig:
     """Logging: what is written down, and how often."""
 
-    log_every: Annotated[int, arg(aliases=["--print-freq"])] = 10
+    log_every: Annotated[int, AtLeast(1), arg(aliases=["--print-freq"])] = 10
     """Write the training figures every so many steps."""
     tensorboard: bool = True
     """Write TensorBoard scalars into the run folder."""
@@ -44,8 +45,7 @@ class LogConfig:
     """Project of those trackers; the run in it has the run's name."""
 
     def __post_init__(self) -> None:
-        if self.log_every < 1:
-            raise UserError(f"--log-every {self.log_every}: must be 1 or more")
+        check_fields(self)
         for name in self.tracker:
             check_tracker(name)
 

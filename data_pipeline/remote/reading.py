@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
+from data_pipeline.checks import Above, AtLeast, check_fields
 from data_pipeline.errors import UserError, files_of_user, reason_of
 from data_pipeline.remote.cache import Cache
 from data_pipeline.remote.transfer import Patience, TransferError, read_bytes
@@ -35,24 +36,17 @@ class RemoteConfig:
 
     cache_dir: Path | None = None
     """Node-local folder for fetched shards; vae-dist-cache-UID in the temporary folder if not given."""
-    cache_size: float = 20.0
+    cache_size: Annotated[float, Above(0)] = 20.0
     """GB that fetched shards may take; the least recently used go first."""
-    remote_timeout: float = 30.0
+    remote_timeout: Annotated[float, Above(0)] = 30.0
     """Seconds without a byte after which a connection is given up."""
-    remote_retries: int = 5
+    remote_retries: Annotated[int, AtLeast(0)] = 5
     """Further attempts, with growing pauses; one that brought bytes does not count."""
-    remote_connections: int = 4
+    remote_connections: Annotated[int, AtLeast(1)] = 4
     """Shards that a process fetches at once."""
 
     def __post_init__(self) -> None:
-        if self.cache_size <= 0:
-            raise UserError(f"--cache-size {self.cache_size}: must be positive")
-        if self.remote_timeout <= 0:
-            raise UserError(f"--remote-timeout {self.remote_timeout}: must be positive")
-        if self.remote_retries < 0:
-            raise UserError(f"--remote-retries {self.remote_retries}: must not be negative")
-        if self.remote_connections < 1:
-            raise UserError(f"--remote-connections {self.remote_connections}: must be at least 1")
+        check_fields(self)
 
     @property
     def patience(self) -> Patience:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import sys
 import time
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from tyro.conf import Positional
 
+from data_pipeline.checks import Above, check_fields
 from data_pipeline.errors import UserError
 from launch.config import parse
 from launch.monitor.reader import RunReader
@@ -32,12 +32,11 @@ class MonitorConfig:
     """Folder of all runs."""
     once: bool = False
     """Show one frame and leave."""
-    refresh: float = 1.0
+    refresh: Annotated[float, Above(0)] = 1.0
     """Seconds between two frames."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.refresh) and self.refresh > 0):
-            raise UserError(f"--refresh {self.refresh}: must be above 0 seconds")
+        check_fields(self)
 
 
 def newest_run(runs_dir: Path) -> Path:

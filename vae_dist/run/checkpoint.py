@@ -16,12 +16,13 @@ import shutil
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from data_pipeline.checks import AtLeast, OneOf, check_fields
 from data_pipeline.errors import UserError, files_of_user, reason_of
 from data_pipeline.records import read_json, read_record
 
@@ -34,24 +35,17 @@ _REPLACED = ".replaced-"
 class CheckpointConfig:
     """Checkpoints: when they are written and which are kept."""
 
-    checkpoint_every: int = 0
+    checkpoint_every: Annotated[int, AtLeast(0)] = 0
     """Write one every so many steps; 0: at the end of each epoch only."""
-    keep_last: int = 2
+    keep_last: Annotated[int, AtLeast(1)] = 2
     """Keep so many of the newest (best is kept beside them)."""
-    keep_every_epochs: int = 0
+    keep_every_epochs: Annotated[int, AtLeast(0)] = 0
     """Also keep the checkpoint of every so many epochs; 0: none."""
-    best_by: str = "loss"
+    best_by: Annotated[str, OneOf("loss", "elbo", "ssim")] = "loss"
     """The validation figure that chooses the best checkpoint: loss, elbo or ssim."""
 
     def __post_init__(self) -> None:
-        if self.checkpoint_every < 0:
-            raise UserError(f"--checkpoint-every {self.checkpoint_every}: must be 0 or more")
-        if self.keep_last < 1:
-            raise UserError(f"--keep-last {self.keep_last}: must be 1 or more")
-        if self.keep_every_epochs < 0:
-            raise UserError(f"--keep-every-epochs {self.keep_every_epochs}: must be 0 or more")
-        if self.best_by not in ("loss", "elbo", "ssim"):
-            raise UserError(f"--best-by {self.best_by}: expected loss, elbo or ssim")
+        check_fields(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,13 @@ import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from data_pipeline.checks import Above, check_fields
 from data_pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class PrecisionConfig:
     """DDP: promise that every step uses the same parameters."""
     gradient_as_bucket_view: bool = True
     """DDP: gradients live in the communication buckets, one copy less."""
-    collective_timeout: float = 600.0
+    collective_timeout: Annotated[float, Above(0)] = 600.0
     """Seconds that a rank waits for the others before it fails."""
     no_cuda: bool = False
     """Run on the CPU even where there is a GPU."""
@@ -51,8 +52,7 @@ class PrecisionConfig:
     """Name the operation whose gradient became NaN; slow, for debugging."""
 
     def __post_init__(self) -> None:
-        if self.collective_timeout <= 0:
-            raise UserError(f"--collective-timeout {self.collective_timeout}: must be above 0")
+        check_fields(self)
         on_cpu = self.no_cuda or not torch.cuda.is_available()
         if self.mixed_precision == "fp16" and on_cpu:
             raise UserError(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
+from data_pipeline.checks import Above, AtLeast, check_fields
 from data_pipeline.errors import UserError
 
 
@@ -20,14 +21,14 @@ class OptimConfig:
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     """Update rule."""
 
-    lr: float = 1e-3
+    lr: Annotated[float, Above(0)] = 1e-3
     """Learning rate, before --lr-scaling and the schedule."""
 
     schedule: Literal["milestones", "cosine", "constant", "plateau"] = "milestones"
     """How the rate falls: by --lr-gamma at --m1 and --m2, along a cosine to --lr-min, not at all, or
     by --lr-gamma whenever validations no longer improve."""
 
-    m1: int = 5
+    m1: Annotated[int, AtLeast(0)] = 5
     """First milestone, in epochs."""
 
     m2: int = 20
@@ -36,31 +37,31 @@ class OptimConfig:
     lr_gamma: float = 0.1
     """Factor at each milestone."""
 
-    plateau_patience: int = 5
+    plateau_patience: Annotated[int, AtLeast(1)] = 5
     """plateau: so many validations in a row without a new best, by --best-by, lower the rate."""
 
-    lr_min: float = 0.0
+    lr_min: Annotated[float, AtLeast(0)] = 0.0
     """Where the cosine ends, and below what plateau does not go, as a fraction of the rate."""
 
-    warmup_epochs: float = 0.0
+    warmup_epochs: Annotated[float, AtLeast(0)] = 0.0
     """Epochs over which the rate first rises linearly from zero, under any schedule."""
 
     lr_scaling: Literal["none", "linear"] = "none"
     """linear: multiply the rate by --batch-size / --base-batch-size."""
 
-    base_batch_size: int = 512
+    base_batch_size: Annotated[int, AtLeast(1)] = 512
     """Global batch for which --lr is meant, under --lr-scaling linear."""
 
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, AtLeast(0)] = 0.0
     """L2 penalty; decoupled for adamw."""
 
-    momentum: float = 0.0
+    momentum: Annotated[float, AtLeast(0)] = 0.0
     """Momentum of sgd and rmsprop."""
 
     fused: bool = False
     """One kernel for all parameters (adam, adamw, sgd)."""
 
-    grad_clip: float = 0.0
+    grad_clip: Annotated[float, AtLeast(0)] = 0.0
     """Largest gradient norm; 0 leaves gradients as they are."""
 
     ema: float = 0.0
@@ -68,34 +69,13 @@ class OptimConfig:
     validation and all use of the run afterwards; 0: none."""
 
     def __post_init__(self) -> None:
-        choices = {
-            "optimizer": ("adam", "adamw", "rmsprop", "sgd"),
-            "schedule": ("milestones", "cosine", "constant", "plateau"),
-            "lr_scaling": ("none", "linear"),
-        }
-        for name, allowed in choices.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise UserError(f"{_flag(name)} {value}: choose one of {', '.join(allowed)}")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise UserError(f"--lr {self.lr}: must be above 0")
-        for name in ("warmup_epochs", "weight_decay", "momentum", "grad_clip", "lr_min", "m1"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{_flag(name)} {getattr(self, name)}: must not be negative")
-        if self.plateau_patience < 1:
-            raise UserError(f"--plateau-patience {self.plateau_patience}: must be at least 1")
+        check_fields(self)
         if not 0 <= self.ema < 1:
             raise UserError(f"--ema {self.ema}: must be 0 (none), or below 1 as in 0.999")
         if self.m2 < self.m1:
             raise UserError(f"--m2 {self.m2}: must not come before --m1 {self.m1}")
-        if self.base_batch_size < 1:
-            raise UserError(f"--base-batch-size {self.base_batch_size}: must be at least 1")
         if self.fused and self.optimizer == "rmsprop":
             raise UserError("--fused: rmsprop has no fused form; use adam, adamw or sgd")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def scaled_lr(config: OptimConfig, batch_size: int) -> float:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
+from data_pipeline.checks import AtLeast, check_fields
 from data_pipeline.errors import UserError
 from data_pipeline.load.config import LoaderConfig
 from vae_dist.losses import LossConfig
@@ -33,20 +34,20 @@ class RunConfig:
     """Folder of all runs."""
     seed: int = 42
     """Everything random follows from this and from the counters."""
-    epochs: int = 30
+    epochs: Annotated[int, AtLeast(1)] = 30
     """Train up to this many epochs, those before a resume included."""
-    start_epoch: int = 0
+    start_epoch: Annotated[int, AtLeast(0)] = 0
     """Count the first epoch as this one (a resume brings its own)."""
-    batch_size: int = 64
+    batch_size: Annotated[int, AtLeast(1)] = 64
     """Images in a global batch, over all processes."""
-    accumulate: int = 1
+    accumulate: Annotated[int, AtLeast(1)] = 1
     """Compute each process's part of a batch in so many micro-batches; the result is the same."""
-    max_steps: int = 0
+    max_steps: Annotated[int, AtLeast(0)] = 0
     """End after so many optimizer steps, with a validation; 0: no limit."""
-    patience: int = 0
+    patience: Annotated[int, AtLeast(0)] = 0
     """End after so many validations in a row that did not improve on the best one, by --best-by;
     0: never."""
-    time_limit: float = 0.0
+    time_limit: Annotated[float, AtLeast(0)] = 0.0
     """Stop with a checkpoint and exit code 75 after so many seconds; 0: no limit."""
     resume: str = ""
     """auto (the newest complete checkpoint of this run, or afresh), a checkpoint or run folder,
@@ -57,9 +58,9 @@ class RunConfig:
     """Use the model that --resume names on other data than it was trained on."""
     overwrite: bool = False
     """Start over where RUNS_DIR/NAME holds a run already."""
-    expect_world_size: int = 0
+    expect_world_size: Annotated[int, AtLeast(0)] = 0
     """Fail at once unless there are so many processes; 0: any number."""
-    max_bad_steps: int = 0
+    max_bad_steps: Annotated[int, AtLeast(0)] = 0
     """Skip up to so many steps whose gradient is NaN or infinite (costs a synchronisation a
     step); 0: the first one stops the run."""
     do_augs: bool = False
@@ -72,14 +73,7 @@ class RunConfig:
             raise UserError(
                 f"--name {self.name!r}: letters, digits and . _ + = @ - only, for it names a folder"
             )
-        for field in ("epochs", "batch_size", "accumulate"):
-            if getattr(self, field) < 1:
-                raise UserError(f"{_flag(field)} {getattr(self, field)}: must be 1 or more")
-        for field in ("start_epoch", "max_steps", "expect_world_size", "max_bad_steps", "patience"):
-            if getattr(self, field) < 0:
-                raise UserError(f"{_flag(field)} {getattr(self, field)}: must be 0 or more")
-        if not self.time_limit >= 0:
-            raise UserError(f"--time-limit {self.time_limit}: must be 0 or more seconds")
+        check_fields(self)
         if self.start_epoch >= self.epochs:
             raise UserError(
                 f"--start-epoch {self.start_epoch}: must be below --epochs {self.epochs}"
@@ -131,7 +125,3 @@ class Settings:
             for owner in dataclasses.fields(self)
             for values in [dataclasses.asdict(getattr(self, owner.name))]
         }
-
-
-def _flag(field: str) -> str:
-    return "--" + field.replace("_", "-")

@@ -1,0 +1,86 @@
+"""Choices and bounds of settings, written once: in the type of the field."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from typing import Any
+
+from data_pipeline.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """What a number must lie in; never NaN or infinite. Use `AtLeast`, `Above` or `Within`."""
+
+    low: float
+    high: float = math.inf
+    open: bool = False
+    """Whether both ends are left out."""
+
+    def fault(self, value: float) -> str | None:
+        """What is wrong with a value, or None."""
+        inside = self.low < value < self.high if self.open else self.low <= value <= self.high
+        if inside and math.isfinite(value):
+            return None
+        if math.isfinite(self.high):
+            return f"must lie {'between' if self.open else 'in'} {self.low:g} and {self.high:g}"
+        return f"must be {'above' if self.open else 'at least'} {self.low:g}"
+
+
+def AtLeast(low: float) -> Bounds:
+    """A number not below `low`: ``batch_size: Annotated[int, AtLeast(1)]``."""
+    return Bounds(low)
+
+
+def Above(low: float) -> Bounds:
+    """A number above `low`."""
+    return Bounds(low, open=True)
+
+
+def Within(low: float, high: float, *, open: bool = False) -> Bounds:
+    """A number from `low` to `high`; with `open` the ends do not count."""
+    return Bounds(low, high, open)
+
+
+class OneOf:
+    """One of some words: ``color: Annotated[str, OneOf("auto", "grey")]``."""
+
+    def __init__(self, *choices: str) -> None:
+        self.choices = choices
+
+    def fault(self, value: Any) -> str | None:
+        """What is wrong with a value, or None."""
+        return None if value in self.choices else f"expected one of {', '.join(self.choices)}"
+
+
+def check_fields(config: Any) -> None:
+    """Hold every field of a configuration against the bounds and choices in its type.
+
+    Called first in a configuration's ``__post_init__``. None and what carries neither
+    `Bounds`, `OneOf` nor ``Literal`` passes.
+
+    Raises
+    ------
+    UserError
+        ``--flag VALUE: what is wrong``, of the first field that is wrong.
+    """
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is None:
+            continue
+        hint = hints[field.name]
+        rules = [note for note in getattr(hint, "__metadata__", ()) if hasattr(note, "fault")]
+        bare = typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
+        if typing.get_origin(bare) is typing.Literal:
+            rules.append(OneOf(*typing.get_args(bare)))
+        for rule in rules:
+            if fault := rule.fault(value):
+                raise UserError(f"{flag_of(field.name)} {value}: {fault}")
+
+
+def flag_of(field: str) -> str:
+    """The flag of a field, as the user writes it."""
+    return "--" + field.replace("_", "-")

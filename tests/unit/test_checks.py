@@ -1,0 +1,46 @@
+"""Choices and bounds stand in the types of fields and hold for every configuration."""
+
+import dataclasses
+import math
+from typing import Annotated, Literal
+
+import pytest
+
+from data_pipeline.checks import Above, AtLeast, OneOf, Within, check_fields
+from data_pipeline.errors import UserError
+
+
+@dataclasses.dataclass(kw_only=True)
+class Oven:
+    shelf_count: Annotated[int, AtLeast(1)] = 2
+    heat: Annotated[float, Above(0)] = 1.0
+    share: Annotated[float, Within(0, 1, open=True)] = 0.5
+    mode: Literal["fan", "grill"] = "fan"
+    colour: Annotated[str, OneOf("red", "grey")] = "red"
+    timer: Annotated[int | None, AtLeast(1)] = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("shelf_count", 0, "--shelf-count 0: must be at least 1"),
+        ("heat", 0.0, "--heat 0.0: must be above 0"),
+        ("heat", math.nan, "--heat nan: must be above 0"),
+        ("heat", math.inf, "--heat inf: must be above 0"),
+        ("share", 1.0, "--share 1.0: must lie between 0 and 1"),
+        ("mode", "steam", "--mode steam: expected one of fan, grill"),
+        ("colour", "Red", "--colour Red: expected one of red, grey"),
+        ("timer", 0, "--timer 0: must be at least 1"),
+    ],
+)
+def test_what_a_type_does_not_allow_is_named(field: str, value: object, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        Oven(**{field: value})
+    assert str(error.value) == said
+
+
+def test_ends_count_unless_left_out() -> None:
+    assert Oven(shelf_count=1, share=0.001).timer is None
