@@ -27,6 +27,7 @@ COMMANDS = {
     "sample": "write samples, reconstructions, interpolations and traversals of a run",
     "encode": "images to latents by a run: npz, parquet (also: torchrun launch/encode.py)",
     "decode": "latents to images, the inverse of encode",
+    "export": "a run as safetensors, torch.export or ONNX, or for the Hugging Face Hub",
     "monitor": "watch a run, live or finished, all ranks",
     "doctor": "check this machine and say what will be used",
     "bench": "measure the data pipeline, telemetry or evaluation here",

@@ -319,12 +319,16 @@ def load_checkpoint(
             f"{checkpoint}: not a complete checkpoint ({fault}); give another one, or --resume auto "
             "for the last complete one"
         )
-    path = checkpoint / "model.safetensors"
+    model = load_weights(checkpoint / "model.safetensors")
+    return model, read_torch(checkpoint / "trainer.pt"), read_meta(checkpoint)
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a ``.safetensors`` file by name, onto the CPU."""
     try:
-        model = load_file(path)
+        return load_file(path)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:200]})") from error
-    return model, read_torch(checkpoint / "trainer.pt"), read_meta(checkpoint)
 
 
 def read_torch(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from data_pipeline.errors import UserError
 from data_pipeline.records import read_json, read_record
@@ -16,14 +17,14 @@ from vae_dist.losses import LossConfig
 from vae_dist.models import ModelConfig, build_model
 from vae_dist.objective import Objective
 from vae_dist.run.article2018 import IMAGE_SHAPE, NUM_CLASSES, read_article2018
-from vae_dist.run.checkpoint import SCHEMA, load_checkpoint, resolve_checkpoint
+from vae_dist.run.checkpoint import SCHEMA, load_checkpoint, load_weights, resolve_checkpoint
 from vae_dist.run.data import data_of
 from vae_dist.run.trained import Run
 from vae_dist.train.ema import split_average
 
 
 def load_run(path: str | Path, device: torch.device | str = "auto", which: str = "best") -> Run:
-    """Rebuild a model from a run folder, a checkpoint folder or a 2018 ``.pth.tar``.
+    """Rebuild a model from a run, a checkpoint or an exported folder, or a 2018 ``.pth.tar``.
 
     Parameters
     ----------
@@ -43,26 +44,15 @@ def load_run(path: str | Path, device: torch.device | str = "auto", which: str =
         raise UserError(f"{path}: no such run or checkpoint")
     if path.is_file():
         return _load_article2018(path, device)
+    if (path / "model.safetensors").is_file() and not (path / "meta.json").is_file():
+        return _load_exported(path, device)
     checkpoint = resolve_checkpoint(path, which)
     weights, _, meta = load_checkpoint(checkpoint)
     weights, average = split_average(weights)
     file = checkpoint.parent.parent / "config.json"
     raw = read_json(file)
     config = read_record(_Config, raw, str(file), ignore_unknown=True)
-    # First without memory: a damaged number must not ask for a model that nobody can hold.
-    try:
-        with torch.device("meta"):
-            empty = config.objective()
-    except (RuntimeError, OverflowError) as error:
-        raise UserError(f"{file}: damaged: no model can be of that size") from error
-    wanted = {name: value.shape for name, value in empty.state_dict().items()}
-    if odd := [n for n in wanted | weights if wanted.get(n) != getattr(weights.get(n), "shape", 0)]:
-        raise UserError(
-            f"{checkpoint}: weights do not fit config.json: {', '.join(sorted(odd)[:5])} missing, "
-            "unknown or of another shape"
-        )
-    objective = config.objective()
-    objective.load_state_dict(average or weights)
+    objective = _objective(config, average or weights, file, checkpoint)
     decisive = json.dumps([meta.sha256["model.safetensors"], raw["model"]], sort_keys=True)
     return Run(
         name=file.parent.name,
@@ -75,6 +65,45 @@ def load_run(path: str | Path, device: torch.device | str = "auto", which: str =
         path=checkpoint,
         averaged=average is not None,
     )
+
+
+def _load_exported(folder: Path, device: torch.device) -> Run:
+    """What ``vae-dist export`` wrote, also as the Hub hands it out."""
+    file, path = folder / "config.json", folder / "model.safetensors"
+    raw = read_json(file)
+    config = read_record(_Config, raw, str(file), ignore_unknown=True)
+    weights = load_weights(path)
+    exported = read_record(_Exported, raw.get("exported", {}), f"{file}, exported")
+    return Run(
+        name=exported.run or folder.name,
+        objective=_objective(config, weights, file, path).to(device).eval(),
+        config=raw,
+        image_shape=config.image_shape,
+        num_classes=config.num_classes,
+        step=exported.step,
+        content_hash=hashlib.sha256(path.read_bytes()).hexdigest(),
+        path=path,
+        averaged=exported.averaged,
+    )
+
+
+def _objective(config: _Config, weights: dict[str, Tensor], file: Path, where: Path) -> Objective:
+    """The module that a ``config.json`` describes, with these weights."""
+    # First without memory: a damaged number must not ask for a model that nobody can hold.
+    try:
+        with torch.device("meta"):
+            empty = config.objective()
+    except (RuntimeError, OverflowError) as error:
+        raise UserError(f"{file}: damaged: no model can be of that size") from error
+    wanted = {name: value.shape for name, value in empty.state_dict().items()}
+    if odd := [n for n in wanted | weights if wanted.get(n) != getattr(weights.get(n), "shape", 0)]:
+        raise UserError(
+            f"{where}: weights do not fit config.json: {', '.join(sorted(odd)[:5])} missing, "
+            "unknown or of another shape"
+        )
+    objective = config.objective()
+    objective.load_state_dict(weights)
+    return objective
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,6 +130,13 @@ class _Config:
             raise UserError(f"config.json, data: mean and std must be of {self.image_shape[0]}")
         model = build_model(self.model, self.image_shape, self.num_classes, scale.mean, scale.std)
         return Objective(model, self.loss)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Exported:
+    run: str = ""
+    step: int = 0
+    averaged: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

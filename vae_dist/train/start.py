@@ -7,14 +7,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from data_pipeline.errors import UserError, files_of_user
 from vae_dist.objective import Objective
 from vae_dist.run.article2018 import read_article2018
-from vae_dist.run.checkpoint import load_checkpoint, resolve_checkpoint
+from vae_dist.run.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
 from vae_dist.train.ema import split_average
 
 NAMED = 5
@@ -98,10 +96,7 @@ def _read(path: Path, source: str, model_type: str) -> tuple[dict[str, Tensor], 
         return average or weights, words
     with files_of_user(f"{source}: cannot be read"):
         if path.suffix == ".safetensors":
-            try:
-                weights, average = split_average(load_file(path))
-            except SafetensorError as error:
-                raise UserError(f"{source}: damaged ({error})") from error
+            weights, average = split_average(load_weights(path))
             return average or weights, ""
     weights = read_article2018(path, model_type).weights
     return {f"model.{name}": value for name, value in weights.items()}, ""
