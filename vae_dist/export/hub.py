@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub import ModelHubMixin, hf_hub_download
 
 from vae_dist.export.folder import save_run
 from vae_dist.run.load import load_run
 from vae_dist.run.trained import Run
 
-FILES = ("model.safetensors", "config.json", "README.md")
+FILES = ("model.safetensors", "config.json")
 
 
 class HubRun(ModelHubMixin, library_name="vae-dist", tags=["variational-autoencoder"]):
@@ -45,15 +45,17 @@ class HubRun(ModelHubMixin, library_name="vae-dist", tags=["variational-autoenco
     ) -> HubRun:
         folder = Path(model_id)
         if not folder.is_dir():
-            folder = Path(
-                snapshot_download(
+            fetched = [
+                hf_hub_download(
                     model_id,
+                    name,
                     revision=revision,
                     cache_dir=cache_dir,
                     force_download=force_download,
                     local_files_only=local_files_only,
                     token=token,
-                    allow_patterns=list(FILES),
                 )
-            )
+                for name in FILES
+            ]
+            folder = Path(fetched[0]).parent
         return cls(load_run(folder, device))
