@@ -171,7 +171,7 @@ def _ours(
         )
         compared = ("pca", "umap", "vae") if config.umap else ("pca", "vae")
         items = list(methods.embeddings(compared, latents))
-        sample = reference_rows(*test.shape, config.seed)
+        sample = reference_rows(len(test), test.shape[1], config.seed)
         protocol = make_protocol("quick", config.seed, config.repeats)
         measure = Measure(protocol, backends, test[sample], sample)
         figures = {}

@@ -114,7 +114,7 @@ class Comparison:
             return
         if self.evaluation.leads:
             listed = sorted(
-                [-item.embedding.dim, item.embedding.id, item.key]
+                (-item.embedding.dim, item.embedding.id, item.key)
                 for item in items
                 if self._kept(item.key) is None
             )
@@ -168,8 +168,8 @@ class Comparison:
         return held
 
     def _points(self, train: Any, test: Any) -> Points:
-        labels = (self.splits[name].labels for name in ("train", "test"))
-        return Points(train, test, *labels, len(self.results.classes))
+        labels = [self.splits[name].labels for name in ("train", "test")]
+        return Points(train, test, labels[0], labels[1], len(self.results.classes))
 
     def _run_rows(self, info: RunInfo, run: Run, latents: dict[str, np.ndarray]) -> None:
         """Figures of a run itself and its pictures."""
@@ -227,7 +227,7 @@ class Comparison:
                 record.note = (
                     f"measured on {kept['backend']} in {seconds}, here or by another process"
                 )
-        fixed = {
+        fixed: dict[str, Any] = {
             "dataset": self.results.dataset,
             "method": embedding.method,
             "dim": embedding.dim,
