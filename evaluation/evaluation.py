@@ -52,12 +52,14 @@ def evaluate(
     """
     started = time.perf_counter()
     data = open_data_of(config)
-    for warning in check_runs(config, data):
+    warnings = check_runs(config, data)
+    for warning in warnings:
         tell(f"warning: {warning}")
     evaluation = open_evaluation(
         config, data, world=world or World(), device=device, wait=wait, tell=tell
     )
     results = evaluation.results()
+    results.warnings = warnings
     encoded, results.failed = encode_runs(evaluation)
     results.runs = [info for info, _, _ in encoded]
     Comparison(evaluation, results).carry_out(encoded)

@@ -98,6 +98,7 @@ def summary(results: Results) -> dict[str, object]:
         "seconds": results.seconds,
         "leaderboard": leaderboard(results),
         "over_seeds": [dataclasses.asdict(row) for row in over_seeds(results)],
+        "warnings": results.warnings,
         "failed": [dataclasses.asdict(failure) for failure in results.failed],
         "not_made": [dataclasses.asdict(one) for one in results.not_made],
     }

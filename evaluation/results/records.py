@@ -174,6 +174,7 @@ class Results:
     stages: list[Stage] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     not_made: list[NotMade] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # of runs scored on data not their own
     seconds: float | None = None
 
     def find(self, metric: str, **settings: Any) -> list[Row]:

@@ -160,7 +160,7 @@ def check_end(r: Round, end: End, code: int) -> None:
 
 def check_committed(r: Round) -> None:
     """The checkpoint that the run's status names, and `last`, are whole."""
-    from vae_dist.run.checkpoint import is_complete
+    from vae_dist.run.checkpoint import fault_of
 
     named = status(r.run).get("checkpoint")
     last = r.run / "checkpoints" / "last"
@@ -172,7 +172,7 @@ def check_committed(r: Round) -> None:
         assert last.readlink().name >= str(named), (
             f"status names {named}, last is {last.readlink()}"
         )
-    assert is_complete(last.resolve()), f"last, {last.readlink()}, is not whole"
+    assert not fault_of(last.resolve()), f"last, {last.readlink()}: {fault_of(last.resolve())}"
 
 
 def check_resume(r: Round, whole: Path) -> None:

@@ -50,7 +50,7 @@ class RunConfig:
     time_limit: Annotated[float, AtLeast(0)] = 0.0
     """Stop with a checkpoint and exit code 75 after so many seconds; 0: no limit."""
     resume: str = ""
-    """auto (the newest complete checkpoint of this run, or afresh), a checkpoint or run folder,
+    """auto (the checkpoint that the run calls last, or from the beginning), a checkpoint or run folder,
     or a .pth.tar of the 2018 program."""
     status_file: Path | None = None
     """Keep a copy of status.json here too, where a batch script can find it."""
