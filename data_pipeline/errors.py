@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from data_pipeline.redact import scrub
@@ -48,3 +49,10 @@ def reason_of(error: OSError) -> str:
     reason = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
     path = error.filename
     return f"{reason}: {os.fsdecode(path)}" if isinstance(path, str | bytes) else reason
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What to say of a word that is none of those known: the one that was meant, or all of them."""
+    words = list(known)
+    near = difflib.get_close_matches(word, words, n=1)
+    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(words)}"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from data_pipeline.errors import UserError, reason_of
+from data_pipeline.errors import UserError, nearest, reason_of
 from data_pipeline.redact import scrub
 from launch.processes import may_speak
 
@@ -28,16 +28,19 @@ COMMANDS = {
     "encode": "images to latents by a run: npz, parquet (also: torchrun launch/encode.py)",
     "decode": "latents to images, the inverse of encode",
     "export": "a run as safetensors, torch.export or ONNX, or for the Hugging Face Hub",
+    "presets": "list the named runs, or show one",
     "monitor": "watch a run, live or finished, all ranks",
     "doctor": "check this machine and say what will be used",
     "bench": "measure the data pipeline, telemetry or evaluation here",
     "slurm": "copy the Slurm scripts and Accelerate configurations, to edit",
+    "completion": "print a script that lets bash or zsh complete commands and flags",
     "demo": "the whole job on one data set: prepare, train, evaluate",
 }
 
 # A file launch/inspect.py would hide Python's own from ``python launch/train.py``.
 MODULES = {
     "inspect": "inspect_folder",
+    "presets": "list_presets",  # presets/ is a folder
     "monitor": "monitor.command",
     "doctor": "doctor.command",
     "bench": "bench.command",
@@ -75,7 +78,7 @@ def _command(words: Sequence[str]) -> int:
         return 0
     name = words[0]
     if name not in COMMANDS:
-        raise UserError(f"no command {name!r}; have {', '.join(COMMANDS)}")
+        raise UserError(f"no command {name!r}; {nearest(name, COMMANDS)}")
     with _ended_by_interrupt():
         module = importlib.import_module(f"launch.{MODULES.get(name, name)}")
     return int(module.main(words[1:]))

@@ -1,7 +1,7 @@
 """From argv, presets and TOML files to checked configuration dataclasses.
 
-Precedence: flags, then ``--config FILE.toml``, then ``--preset NAME``, then defaults.
-Presets and files are turned into flags and put in front of the user's own, so that there
+Precedence: flags, then ``--config FILE.toml``, then ``--preset NAME``, then the settings of the run
+that ``--resume`` names, then defaults. Presets and files are turned into flags and put in front of the user's own, so that there
 is one parser, one set of names and one kind of error.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import io
 import re
-import tomllib
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,9 +19,9 @@ from typing import Any
 
 import tyro
 
-from data_pipeline.errors import UserError, files_of_user
-
-PRESETS = Path(__file__).parent / "presets"
+from data_pipeline.errors import UserError, nearest
+from launch.help import show_help
+from launch.setting_files import preset_path, read_run, read_settings
 
 _TRUE = {"true", "t", "yes", "y", "1"}
 _FALSE = {"false", "f", "no", "n", "0"}
@@ -32,13 +32,18 @@ class SettingsConfig:
     """Where settings come from: flags, then --config, then --preset, then defaults."""
 
     config: Path | None = None
-    """A TOML file of settings: one flat table, keys are flag names."""
+    """A TOML file of settings: one flat table whose keys are flag names; base = "NAME" starts from
+    a preset."""
     preset: str | None = None
-    """A named run of launch/presets."""
+    """A named run; `vae-dist presets` lists them."""
 
 
 def parse(
-    prog: str, configs: Sequence[type], argv: Sequence[str], description: str = ""
+    prog: str,
+    configs: Sequence[type],
+    argv: Sequence[str],
+    description: str = "",
+    common: Sequence[str] = (),
 ) -> tuple[Any, ...]:
     """Build configuration dataclasses from one flat set of flags.
 
@@ -52,6 +57,8 @@ def parse(
         The words after the command.
     description : str
         Shown at the head of ``--help``.
+    common : sequence of str
+        Fields that ``--help`` lists, in this order; ``--help-all`` lists all. Empty: all.
 
     Returns
     -------
@@ -60,29 +67,27 @@ def parse(
 
     Raises
     ------
-    ValueError
+    UserError
         If a flag, a preset, a file or a value is wrong; one line.
     """
     owners = [*configs, SettingsConfig]
     names = _flag_names(owners)
+    prog = f"vae-dist {prog}"
+    show_help(prog, owners, argv, description, common)
+    _check_flags(list(argv), names, prog)
     argv = _spell_booleans(list(argv), names)
-    tokens = [*_tokens_of_files(argv, names), *argv]
+    tokens = [*_tokens_of_files(argv, names, prog), *argv]
     tokens = _spell_booleans(tokens, names)
     root = dataclasses.make_dataclass(
         "Settings",
         [(_owner_name(c), c, dataclasses.field(default_factory=c)) for c in owners],
         kw_only=True,
     )
-    parsed = _run_tyro(root, tokens, f"vae-dist {prog}", description)
+    parsed = _run_tyro(root, tokens, prog)
     found = tuple(getattr(parsed, _owner_name(c)) for c in configs)
     for config in found:
         _refuse_addresses(config)
     return found
-
-
-def preset_names() -> list[str]:
-    """Names that ``--preset`` takes, sorted."""
-    return sorted(p.stem for p in PRESETS.glob("*.toml"))
 
 
 def _owner_name(config: type) -> str:
@@ -134,18 +139,35 @@ def _spell_booleans(argv: list[str], names: dict[str, bool]) -> list[str]:
     return words
 
 
-def _tokens_of_files(argv: list[str], names: dict[str, bool]) -> Iterator[str]:
-    preset = _last_value(argv, "preset")
+def _tokens_of_files(argv: list[str], names: dict[str, bool], prog: str) -> Iterator[str]:
+    """Words for the settings of the resumed run, the preset and the file, in this order."""
+    tables: list[tuple[str, dict[str, Any]]] = []
+    preset, config = _last_value(argv, "preset"), _last_value(argv, "config")
     if preset is not None:
-        # Until version 0.1 the 2018 article was called "seed" in names; those are still understood.
-        path = PRESETS / f"{re.sub('^seed_', 'article2018_', preset)}.toml"
-        if not path.is_file():
-            raise UserError(f"--preset {preset}: no such preset; have {', '.join(preset_names())}")
-        yield from _tokens_of_file(path, names, f"--preset {preset}")
-    config = _last_value(argv, "config")
+        tables.append((f"--preset {preset}", read_settings(preset_path(preset), "--preset")))
     if config is not None:
-        path = Path(config)
-        yield from _tokens_of_file(path, names, f"--config {config}")
+        tables.append((config, read_settings(Path(config), f"--config {config}")))
+    for where, table in tables:
+        for key in table:
+            if key not in names or key in ("config", "preset"):
+                fix = nearest(key, names) if key not in names else "give it as a flag"
+                raise UserError(f"{where}: {key!r} is no setting of {prog}; {fix}")
+    given = [table.get("resume") for _, table in tables] + [_last_value(argv, "resume")]
+    resume = next((str(value) for value in reversed(given) if value is not None), "")
+    if resume and "resume" in names:
+        inherited = {key: value for key, value in read_run(resume).items() if key in names}
+        if _last_value(argv, "dataset") or _last_value(argv, "dataset-type"):
+            inherited.pop("data", None)
+        yield from _tokens(inherited)
+    for _, table in tables:
+        yield from _tokens(table)
+
+
+def _tokens(table: dict[str, Any]) -> Iterator[str]:
+    for flag, value in table.items():
+        if value is not None and value != []:
+            yield f"--{flag}"
+            yield from map(str, value if isinstance(value, list) else [value])
 
 
 def _last_value(argv: list[str], name: str) -> str | None:
@@ -158,21 +180,14 @@ def _last_value(argv: list[str], name: str) -> str | None:
     return value
 
 
-def _tokens_of_file(path: Path, names: dict[str, bool], flag: str) -> Iterator[str]:
-    with files_of_user(f"{flag}: cannot be read"):
-        content = path.read_bytes()
-    try:
-        table = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not a TOML file: {error}") from error
-    for key, value in table.items():
-        flag = key.replace("_", "-")
-        if flag not in names or flag in ("config", "preset"):
-            raise UserError(f"{path}: unknown setting {key!r}; keys are flag names (see --help)")
-        if isinstance(value, dict):
-            raise UserError(f"{path}: {key} is a table; settings are one flat table")
-        yield f"--{flag}"
-        yield from map(str, value if isinstance(value, list) else [value])
+def _check_flags(argv: list[str], names: dict[str, bool], prog: str) -> None:
+    """Refuse a flag that there is not, with the one that was probably meant."""
+    for token in argv:
+        key = _flag_key(token)
+        if key is not None and key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            fix = f"did you mean --{near[0]}?" if near else f"{prog} --help-all lists all"
+            raise UserError(f"--{key}: {prog} has no such flag; {fix}")
 
 
 def _refuse_addresses(config: Any) -> None:
@@ -191,7 +206,7 @@ def _refuse_addresses(config: Any) -> None:
                 )
 
 
-def _run_tyro(root: type, argv: list[str], prog: str, description: str) -> Any:
+def _run_tyro(root: type, argv: list[str], prog: str) -> Any:
     complaints = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaints):
@@ -199,7 +214,6 @@ def _run_tyro(root: type, argv: list[str], prog: str, description: str) -> Any:
                 root,
                 args=argv,
                 prog=prog,
-                description=description,
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
             )
     except SystemExit as stop:
@@ -208,20 +222,49 @@ def _run_tyro(root: type, argv: list[str], prog: str, description: str) -> Any:
         raise UserError(_one_line(complaints.getvalue())) from None
 
 
+_PLAIN = (
+    # "Error parsing run: --epochs must be ..." : the owner's name says nothing to the user.
+    (r"Error parsing [a-z_]+: (?=--)", ""),
+    (
+        r"Error parsing (\S+): invalid literal for int\(\).*: '(.*)'",
+        r"\1 \2: expected a whole number",
+    ),
+    (
+        r"Error parsing (\S+): could not convert string to float: '(.*)'",
+        r"\1 \2: expected a number",
+    ),
+    (r"Error parsing (\S+): invalid int.*: '(.*)'", r"\1 \2: expected a whole number"),
+    (r"Missing value for argument '(?:[^']*/)?([^']*)'.*", r"\1: expected a value"),
+    (r"Unrecognized options: ", "not understood: "),
+)
+"""What tyro says, as a user should read it."""
+
+
 def _one_line(box: str) -> str:
-    """The sentence inside the box that tyro draws around a complaint."""
+    """The sentence inside the box that tyro draws around a complaint, in plain words."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
     lines = [line.strip("│╭╮╰╯ ").strip() for line in text.splitlines()]
     said: list[str] = []
     for line in lines:
         if line.startswith("─") or not line:  # borders and rules
             if said and not line.startswith("─ "):
-                if any("nrecognized" in s for s in said) and "meant" not in said[-1]:
-                    continue
                 break
-            continue
-        if line.startswith("For full helptext"):
+        elif line.startswith("For full helptext"):
             break
-        said.append(line)
-    # "Error parsing run: --epochs must be ..." : the owner's name says nothing to the user.
-    return re.sub(r"^Error parsing [a-z_]+: (?=--)", "", " ".join(said))
+        else:
+            said.append(line)
+    sentence = " ".join(said)
+    choice = re.match(
+        r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*)\)", sentence
+    )
+    if choice:
+        value, flag, choices = choice.groups()
+        known = re.findall(r"'([^']*)'", choices)
+        return f"{flag} {value}: {nearest(value, known)}"
+    missing = re.match(r"Missing from .*?: (.*)", sentence)
+    if missing:
+        flags = re.findall(r"(--[\w-]+) [A-Z|{}\w]+(?=\s|$)", missing.group(1))  # the last spelling
+        return f"give {', '.join(flags) or missing.group(1)}; --help says what for"
+    for pattern, plain in _PLAIN:
+        sentence = re.sub(rf"^{pattern}", plain, sentence)
+    return sentence

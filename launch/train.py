@@ -18,7 +18,7 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
@@ -57,6 +57,10 @@ class ModeConfig:
 
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+COMMON = (
+    *("data", "dataset", "preset", "name", "epochs", "batch_size", "model_type", "latent_size"),
+    *("lr", "kl_loss_weight", "seed", "mixed_precision", "compile", "resume", "overwrite"),
+)
 DESCRIPTION = "Train a variational autoencoder on the images of a data folder."
 
 
@@ -69,7 +73,8 @@ def main(argv: Sequence[str], stop: StopRequest | None = None) -> int:
     from vae_dist.train.settings import RunConfig, Settings
 
     owners = {f.name: f.default_factory for f in dataclasses.fields(Settings)}
-    parsed = parse("train", [TrainingDataConfig, ModeConfig, *owners.values()], argv, DESCRIPTION)  # type: ignore[list-item]
+    configs: list[Any] = [TrainingDataConfig, ModeConfig, *owners.values()]
+    parsed = parse("train", configs, argv, DESCRIPTION, COMMON)
     where, mode = parsed[:2]
     settings = Settings(**dict(zip(owners, parsed[2:], strict=True)))
     assert isinstance(settings.run, RunConfig)

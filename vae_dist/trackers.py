@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -25,9 +24,7 @@ def check_tracker(name: str) -> None:
         raise UserError("--tracker tensorboard: Fix: --tensorboard True, which is the default")
     known = [kind for kind in LOGGER_TYPE_TO_CLASS if kind != "tensorboard"]
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        fix = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        raise UserError(f"--tracker {name}: no such tracker; {fix}")
+        raise UserError(f"--tracker {name}: no such tracker; {nearest(name, known)}")
     if name in LoggerType.list() and name not in map(str, get_available_trackers()):
         package = name.replace("_", "-")
         raise UserError(f"--tracker {name}: not installed here; Fix: pip install {package}")

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from data_pipeline.batch import Arrays
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, nearest
 from data_pipeline.remote.transfer import protocol_of
 from data_pipeline.sources.pixels import parse_scale
 
@@ -94,7 +94,7 @@ class SourceConfig:
 
 def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise UserError(f"{flag} {value}: expected one of {', '.join(choices)}")
+        raise UserError(f"{flag} {value}: {nearest(value, choices)}")
 
 
 @dataclass(frozen=True)

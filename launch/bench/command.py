@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Sequence
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, nearest
 
 BENCHES = {
     "data": ("launch.bench.data", "writing and reading images, beside other libraries"),
@@ -22,8 +22,11 @@ def main(argv: Sequence[str]) -> int:
         lines = [f"  {name:<10} {text}" for name, (_, text) in BENCHES.items()]
         print("\n".join(["usage: vae-dist bench WHAT [flags]", "", *lines]))
         return 0 if words else 2
+    if words[0] == "--list-flags":  # for shell completion
+        print(" ".join(BENCHES))
+        return 0
     if words[0] not in BENCHES:
-        raise UserError(f"bench {words[0]}: expected one of {', '.join(BENCHES)}")
+        raise UserError(f"bench {words[0]}: {nearest(words[0], BENCHES)}")
     if importlib.util.find_spec("benchmarks") is None:
         raise UserError(
             "bench: the folder benchmarks/ is not part of the wheel; run this in a checkout of the "

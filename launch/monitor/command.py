@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _spell_once(argv: Sequence[str]) -> list[str]:
     """Let the run follow a bare ``--once``, whose value it would else be taken for."""
-    following = [*argv[1:], ""]
+    following = [*argv[1:], ""][: len(argv)]
     return [
         "--once=True" if word == "--once" and after.lower() not in ("true", "false") else word
         for word, after in zip(argv, following, strict=True)

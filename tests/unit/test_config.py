@@ -9,7 +9,7 @@ import pytest
 from tyro.conf import arg
 
 from data_pipeline.errors import UserError
-from launch import cli, config
+from launch import cli, setting_files
 from launch.config import parse
 from vae_dist.losses import LossConfig
 from vae_dist.models import ModelConfig
@@ -71,7 +71,7 @@ def test_booleans_as_a_flag_or_with_a_value(words: list[str], value: bool) -> No
 
 
 def test_flags_beat_file_beats_preset_beats_default(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(config, "PRESETS", tmp_path)
+    monkeypatch.setattr(setting_files, "PRESETS", tmp_path)
     (tmp_path / "small.toml").write_text('batch_size = 1\nrate = 1.0\nname = "preset"\n')
     file = tmp_path / "mine.toml"
     file.write_text('rate = 2.0\nname = "file"\nquick = true\nruns = ["a", "b"]\n')
@@ -84,8 +84,13 @@ def test_flags_beat_file_beats_preset_beats_default(tmp_path: Path, monkeypatch)
     ("words", "said"),
     [
         (["--batch-size", "0"], "--batch-size 0: must be 1 or more"),
-        (["--batch-size", "many"], "--batch-size"),
-        (["--bacth-size", "3"], "--batch-size"),  # the near spelling is offered
+        (["--preset", "debgu"], "no such preset; did you mean debug?"),
+        (["--bacth-size", "3"], "no such flag; did you mean --batch-size?"),
+        (["--nonsense"], "no such flag; vae-dist test --help-all lists all"),
+        (["--batch-size", "3.5"], "--batch-size 3.5: expected a whole number"),
+        (["--rate", "fast"], "--rate fast: expected a number"),
+        (["--name"], "--name: expected a value"),
+        (["stray"], "not understood: stray"),
         (["--quick", "maybe"], "--quick maybe"),
         (["--preset", "nope"], "no such preset"),
         (["--config", "/nonexistent.toml"], "No such file"),
@@ -101,7 +106,9 @@ def test_complaints_are_one_line(words: list[str], said: str) -> None:
 def test_unknown_key_of_a_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text("bach_size = 3\n")
-    with pytest.raises(ValueError, match=r"mine\.toml: unknown setting 'bach_size'"):
+    with pytest.raises(
+        ValueError, match=r"mine\.toml: 'bach-size' is no setting .*did you mean batch-size"
+    ):
         read("--config", str(file))
 
 
@@ -124,7 +131,7 @@ def test_library_errors_keep_their_traceback() -> None:
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["trian"]) == 2
-    assert "train" in capsys.readouterr().err
+    assert "no command 'trian'; did you mean train?" in capsys.readouterr().err
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +140,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in text for name in cli.COMMANDS)
 
 
-@pytest.mark.parametrize("preset", config.preset_names())
+@pytest.mark.parametrize("preset", setting_files.preset_names())
 def test_every_preset_is_valid(preset: str) -> None:
     from launch.train import ModeConfig, TrainingDataConfig
     from vae_dist.train.settings import Settings
@@ -270,3 +277,71 @@ def test_names_of_before_0_1_are_still_understood() -> None:
     assert old[2].latent_size == 20
     (comparison,) = parse("evaluate", [EvaluateConfig], ["--protocol", "seed"])
     assert comparison.protocol == "article2018"
+
+
+def test_a_file_is_laid_over_its_base_and_that_over_its_own(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(setting_files, "PRESETS", tmp_path)
+    (tmp_path / "ground.toml").write_text('batch_size = 1\nrate = 1.0\nname = "ground"\n')
+    (tmp_path / "middle.toml").write_text('base = "ground"\nrate = 2.0\nname = "middle"\n')
+    (tmp_path / "mine.toml").write_text('base = "middle.toml"\nname = "mine"\n')
+    alpha, beta = read("--config", str(tmp_path / "mine.toml"))
+    assert (alpha.batch_size, beta.rate, alpha.name) == (1, 2.0, "mine")
+    (tmp_path / "ground.toml").write_text('base = "middle"\n')
+    with pytest.raises(UserError, match="base goes in a circle: middle -> ground -> middle"):
+        read("--preset", "middle")
+    (tmp_path / "lost.toml").write_text('base = "grund"\n')
+    with pytest.raises(UserError, match="no such preset; did you mean ground"):
+        read("--preset", "lost")
+
+
+def test_help_shows_the_common_flags_and_help_all_every_one(capsys) -> None:
+    def said(word: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            parse("test", [AlphaConfig, BetaConfig], [word], "Tests.", ["batch_size", "name"])
+        assert stop.value.code == 0
+        return capsys.readouterr().out
+
+    short, whole = said("--help"), said("--help-all")
+    assert "--batch-size N" in short
+    assert "Images. (default: 64)" in short
+    assert "--rate" not in short
+    assert "--help-all shows all 7 flags" in short
+    assert "--rate X" in whole
+    assert "--runs TEXT ..." in whole
+    assert "--quick [True|False]" in whole
+    assert "--name TEXT" in whole
+    assert "Also --lognumber." in whole
+    assert all(len(line) <= 100 for line in whole.splitlines())
+    assert "None" not in whole
+    assert said("--list-flags").split() == [
+        *("--batch-size", "--quick", "--name", "--runs", "--rate", "--config", "--preset")
+    ]
+
+
+def test_presets_are_listed_and_shown(capsys) -> None:
+    assert cli.main(["presets"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in setting_files.preset_names())
+    assert cli.main(["presets", "article2018_z20"]) == 0
+    shown = capsys.readouterr().out
+    assert "latent_size = 20" in shown
+    assert "batch_size = 512" in shown, "what it takes from its base is shown too"
+
+
+def test_completion_knows_commands_flags_and_presets(capsys) -> None:
+    """bash itself is asked what it would offer."""
+    import subprocess
+
+    assert cli.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+
+    def offered(*words: str) -> list[str]:
+        line = " ".join(f"'{word}'" for word in ("vae-dist", *words))
+        ask = f"COMP_WORDS=({line}); COMP_CWORD={len(words)}; _vae_dist; echo ${{COMPREPLY[*]}}"
+        done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True)
+        return done.stdout.split()
+
+    assert offered("eval") == ["evaluate"]
+    assert offered("train", "--batch") == ["--batch-size"]
+    assert offered("train", "--preset", "deb") == ["debug"]
+    assert offered("monitor", "--onc") == ["--once"]

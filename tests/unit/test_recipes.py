@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
-from launch.config import PRESETS, parse, preset_names
+from launch.config import parse
+from launch.setting_files import PRESETS, preset_names
 from launch.train import ModeConfig, TrainingDataConfig
 from vae_dist.train.settings import Settings
 
