@@ -46,6 +46,18 @@ MODULES = {
     "bench": "bench.command",
 }
 
+SLOW = {
+    "train": "torch and accelerate",
+    "evaluate": "torch and scikit-learn",
+    "sample": "torch",
+    "encode": "torch and accelerate",
+    "decode": "torch and accelerate",
+    "doctor": "torch, to ask it what it sees",
+}
+"""Commands whose libraries take seconds to load, and which: a person is told at once."""
+
+QUIET = {"--json", "-h", "--help", "--help-all", "--list-flags"}
+
 READER_GONE = 128 + signal.SIGPIPE
 """Exit code where nobody reads our output any more; the usual one."""
 
@@ -79,6 +91,8 @@ def _command(words: Sequence[str]) -> int:
     name = words[0]
     if name not in COMMANDS:
         raise UserError(f"no command {name!r}; {nearest(name, COMMANDS)}")
+    if name in SLOW and sys.stderr.isatty() and not QUIET & set(words):
+        print(f"vae-dist {name}: loading {SLOW[name]} ...", file=sys.stderr, flush=True)
     with _ended_by_interrupt():
         module = importlib.import_module(f"launch.{MODULES.get(name, name)}")
     return int(module.main(words[1:]))

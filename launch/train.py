@@ -24,7 +24,7 @@ from tyro.conf import arg
 
 from launch.cli import guard
 from launch.config import parse
-from launch.processes import check_accelerate, check_device, join
+from launch.processes import check_accelerate, check_device, join, may_speak
 
 if TYPE_CHECKING:
     from data_pipeline.folder import DataFolder
@@ -69,6 +69,7 @@ def main(argv: Sequence[str], stop: StopRequest | None = None) -> int:
     stop = stop or StopRequest().install()
     follow_launcher()
     processes = join()
+    stop.quiet = not may_speak()
     check_accelerate(os.environ)
     from vae_dist.train.settings import RunConfig, Settings
 

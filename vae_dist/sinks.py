@@ -123,6 +123,10 @@ class JsonLines(NullSink):
         self._file.close()
 
 
+ON_THE_BAR = ("loss", "recon", "kl")
+"""Figures that have room beside a progress bar of 80 columns."""
+
+
 class Console(NullSink):
     """A rich progress bar on a terminal, plain lines elsewhere.
 
@@ -139,26 +143,35 @@ class Console(NullSink):
                 BarColumn,
                 MofNCompleteColumn,
                 Progress,
+                TaskProgressColumn,
                 TextColumn,
                 TimeRemainingColumn,
             )
+            from rich.table import Column
 
+            # One line at 80 columns: what does not fit is cut, never wrapped.
+            figures = Column(no_wrap=True, overflow="ellipsis", ratio=1)
             self._progress = Progress(
                 TextColumn("step"),
                 MofNCompleteColumn(),
-                BarColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
+                BarColumn(bar_width=12),
+                TaskProgressColumn(),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.description}", table_column=figures),
+                expand=True,
             )
             self._task = self._progress.add_task("starting", total=total_steps)
             self._progress.start()
 
     def record(self, figures: dict[str, Any]) -> None:
         text = describe(figures)
+        if self._progress is not None:  # a validation too: the last one brings the bar to its end
+            short = describe({k: v for k, v in figures.items() if k in ON_THE_BAR})
+            self._progress.update(self._task, completed=figures["step"], description=short)
         if figures["split"] == "val":
             self.say(f"val   {text}")
         elif self._progress is not None:
-            self._progress.update(self._task, completed=figures["step"], description=text)
+            return
         else:
             self.say(f"train {text}")
 

@@ -1,13 +1,15 @@
-"""What a run writes and says before its first step."""
+"""What a run writes and says before its first step and after its last."""
 
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data_pipeline.folder import DataFolder
+from data_pipeline.redact import shown
 from vae_dist.run.checkpoint import SCHEMA
 from vae_dist.run.folder import RunFolder
 from vae_dist.train.loaders import Loaders
@@ -64,6 +66,33 @@ def introduction(
             f"weights (--ema {state.average.decay:g})"
         )
     yield origin
+
+
+def closing(state: TrainState, data: DataFolder, folder: Path, reason: str | None) -> Iterator[str]:
+    """Lines that say how a training ended, what it left, and the next command.
+
+    Parameters
+    ----------
+    state : TrainState
+    data : DataFolder
+        What it was trained on.
+    folder : Path
+        Its run folder.
+    reason : str or None
+        Why it was stopped before its end; None: it is done.
+    """
+    run = shlex.quote(str(folder))
+    if reason is not None:
+        yield f"stopped by {reason} after step {state.counters.step:,}: {folder}/checkpoints/last"
+        yield f"resume with: vae-dist train --resume {run}"
+        return
+    yield f"done: {state.counters.epoch:g} epoch(s), {state.counters.step:,} steps"
+    best = folder / "checkpoints" / "best"
+    if best.exists() and state.best is not None:
+        by = state.settings.checkpoint.best_by
+        score = state.best if by == "loss" else -state.best
+        yield f"best checkpoint: {best} ({best.resolve().name}, validation {by} {score:.4g})"
+    yield f"next: vae-dist evaluate --runs {run} --data {shlex.quote(shown(str(data.path)))}"
 
 
 @contextlib.contextmanager

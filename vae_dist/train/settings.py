@@ -50,8 +50,8 @@ class RunConfig:
     time_limit: Annotated[float, AtLeast(0)] = 0.0
     """Stop with a checkpoint and exit code 75 after so many seconds; 0: no limit."""
     resume: str = ""
-    """auto (the checkpoint that the run calls last, or from the beginning), a checkpoint or run folder,
-    or a .pth.tar of the 2018 program."""
+    """auto (the checkpoint that the run calls last, or from the beginning); a run folder or a
+    checkpoint of one, whose settings become the defaults; or a .pth.tar of the 2018 program."""
     status_file: Path | None = None
     """Keep a copy of status.json here too, where a batch script can find it."""
     allow_other_data: bool = False

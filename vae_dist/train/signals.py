@@ -6,6 +6,7 @@ start-up is kept too.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from datetime import timedelta
@@ -36,6 +37,7 @@ class StopRequest:
     def __init__(self, time_limit: float = 0.0) -> None:
         self.reason: str | None = None
         self.time_limit = time_limit
+        self.quiet = False  # set where another process of this machine says it
         self._started = time.monotonic()
 
     def install(self) -> StopRequest:
@@ -49,6 +51,9 @@ class StopRequest:
         if number == signal.SIGINT and self.reason == name:
             raise KeyboardInterrupt
         self.reason = name
+        if number == signal.SIGINT and not self.quiet:
+            # Not print: the signal may have come in the middle of one.
+            os.write(2, b"\nstopping after this step, with a checkpoint; Ctrl-C again: at once\n")
 
     @property
     def requested(self) -> bool:

@@ -25,7 +25,7 @@ from vae_dist.sinks import NullSink, Sink, open_sinks
 from vae_dist.telemetry import compare, make_telemetry, table
 from vae_dist.train.accelerator import make_accelerator, on_main
 from vae_dist.train.loaders import open_loaders
-from vae_dist.train.opening import introduction, make_profiler, write_run_files
+from vae_dist.train.opening import closing, introduction, make_profiler, write_run_files
 from vae_dist.train.settings import Settings
 from vae_dist.train.signals import EXIT_REQUEUE, Agreement, StopRequest
 from vae_dist.train.state import NonFiniteLoss, TrainState
@@ -163,6 +163,9 @@ class Trainer:
                     error, self.data, self.settings, self.folder, self.loaders.left_out
                 ) from None
             self._report_telemetry()
+            ended = None if self._finished() else self.stop.reason or "a signal"
+            for line in closing(self.state, self.data, self.folder.path, ended):
+                self.sink.say(line)
         done = self._finished()
         code = 0 if done else EXIT_REQUEUE
         assert done or stopped
