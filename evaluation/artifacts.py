@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,18 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from data_pipeline.errors import UserError
-from data_pipeline.records import parse_json
 from evaluation.backends.pca import Pca
 from evaluation.encode import pictures
 from evaluation.files import write_arrays, write_text
 from evaluation.images import READ_BYTES, Images
 from evaluation.results.records import RunInfo
 from evaluation.sampling import rows_of
+from evaluation.training import metrics_of, thinned
 from vae_dist import metrics
 from vae_dist.run.trained import Run
 
 ORIGINALS = 20
 TRAIN_SAMPLE = 10_000
-CURVE_POINTS = 500
 LARGEST_SIDE = 64  # pixels a side of the sample's images
 PART_BYTES = 8 << 20  # of uint8 test images that PCA restores at a time
 
@@ -100,7 +97,7 @@ class Artifacts:
     def write(self, out: Path, runs: list[RunInfo]) -> None:
         """Write both files."""
         write_arrays(out / "artifacts.npz", self.arrays)
-        curves = {info.name: _curve(Path(info.path)) for info in runs}
+        curves = {info.name: thinned(metrics_of(Path(info.path))) for info in runs}
         write_text(out / "curves.json", json.dumps(curves, indent=1) + "\n")
 
 
@@ -125,25 +122,6 @@ def _two_of_each(labels: np.ndarray) -> np.ndarray:
     found = np.concatenate(rows)
     others = np.setdiff1d(np.arange(min(len(labels), 4 * ORIGINALS)), found)
     return np.concatenate([found, others[: ORIGINALS - len(found)]])
-
-
-def _curve(run: Path) -> list[dict[str, Any]]:
-    """A run's records: all of validation, at most 500 of training; nothing without a file."""
-    for folder in (run, *list(run.parents)[:2]):  # a run folder, or a checkpoint within one
-        path = folder / "metrics.jsonl"
-        if path.is_file() and (folder / "config.json").is_file():
-            break
-    else:
-        return []
-    records = []
-    for line in path.read_bytes().splitlines():
-        # The last line of a run that is being written, or one that a power cut damaged.
-        with contextlib.suppress(UserError):
-            records.append(parse_json(line, str(path)))
-    train = [record for record in records if record.get("split") == "train"]
-    every = max(1, -(-len(train) // CURVE_POINTS))
-    others = [record for record in records if record.get("split") != "train"]
-    return train[::every] + others
 
 
 def _numpy(array: Any) -> np.ndarray:

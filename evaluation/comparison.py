@@ -67,12 +67,17 @@ class Comparison:
     def carry_out(self, encoded: list[Encoded]) -> None:
         """Fill the results and write every array; the processes share the figures."""
         items = self._embeddings(encoded) if self.evaluation.leads else []
+        self._plan(items)
         self._share_figures(items)
         for item in items:
             self._embedding(item)
         if self.evaluation.leads:
             self.results.not_made = self.methods.not_made
             self.artifacts.write(self.evaluation.out, self.results.runs)
+
+    def _plan(self, items: list[Item], shared: int = 0) -> None:
+        """How many stages remain: each embedding is measured and mapped, and then the report."""
+        self.stages.plan(shared + 2 * len(items) + self.config.report)
 
     def _embeddings(self, encoded: list[Encoded]) -> list[Item]:
         """Make and write every embedding, and the rows of the runs themselves."""
@@ -127,6 +132,7 @@ class Comparison:
             self.evaluation.world.rank :: self.evaluation.world.size
         ]
         by_id = {item.embedding.id: item for item in items}
+        self._plan(items, len(mine))
         for _, name, key in mine:
             try:
                 self._measure(key, *self._arrays(name, by_id.get(name)), name)

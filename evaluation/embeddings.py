@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -85,6 +86,8 @@ class Methods:
         for latents in runs:
             train, test = self.backends.put(latents.train), self.backends.put(latents.test)
             parameters = {"latents": "mu"}
+            if "seconds" in latents.cost:  # the training is in the record of the run
+                latents.cost |= {"fit_seconds": 0.0, "transform_seconds": latents.cost["seconds"]}
             plain = self._item(
                 "vae",
                 train.shape[1],
@@ -155,7 +158,7 @@ class Methods:
     ) -> Item:
         name = f"{method}-{dim}" + (f"-{run}" if run else "")
         title = f"{TITLES[method]} {dim}" + (f" ({run})" if run else "")
-        made = {"backend": "cpu", **made}
+        made = {"backend": "cpu", "fit_seconds": made.get("seconds"), **made}
         embedding = Embedding(
             id=name, method=method, dim=dim, title=title, run=run, parameters=parameters, **made
         )
@@ -170,7 +173,9 @@ class Methods:
         if not dims:
             return
         pca, made = self.pixels.fit(max(dims))
+        made["fit_seconds"], started = made["seconds"], time.perf_counter()
         train, test = self.pixels.project(pca, max(dims))
+        made["transform_seconds"] = time.perf_counter() - started
         for dim in dims:
             share = float(pca.variance_ratio[:dim].sum())
             parameters = {"solver": pca.solver, "fitted_on": "train", "explained_variance": share}
@@ -227,21 +232,24 @@ class Methods:
         missing = [one for one, found in zip(wanted, kept, strict=True) if found is None]
         if missing:
             name = f"{method}-{run}" if run else method
-            with self.stages.stage("neighbour graph", name) as record:
+            with self.stages.stage("neighbour graph", name) as search:
                 arguments = (train, test, k, self.seed)
-                graph, record.backend, note = self.backends.run("graph", *arguments)
-                record.note = "; ".join(filter(None, [graph.note, note]))
+                graph, search.backend, note = self.backends.run("graph", *arguments)
+                search.note = "; ".join(filter(None, [graph.note, note]))
             with self.stages.stage("umap", name) as record:
                 record.note = "dimensions " + ", ".join(str(one.dim) for one in missing)
                 found, record.backend, note = self.backends.run("umap", train, test, graph, missing)
                 record.note = "; ".join(filter(None, [record.note, note]))
-            by_dim = {one.dim: pair for one, pair in zip(missing, found, strict=True)}
+            by_dim = {one.dim: made for one, made in zip(missing, found, strict=True)}
             graph_note = graph.note
         for one, key, arrays in zip(wanted, keys, kept, strict=True):
             if arrays is None:
-                own, other = by_dim[one.dim]
+                own, other, fitting, transforming = by_dim[one.dim]
                 arrays = {"train": self.backends.to_host(own), "test": self.backends.to_host(other)}
                 arrays |= {"graph": np.array(graph_note), **cost_arrays(record)}
+                # The search for neighbours is part of fitting, in each dimension.
+                arrays["fit_seconds"] = np.array(search.seconds + fitting)
+                arrays["transform_seconds"] = np.array(transforming)
                 self.cache.keep_arrays("umap", key, arrays)
             else:
                 own, other = self.backends.put(arrays["train"]), self.backends.put(arrays["test"])

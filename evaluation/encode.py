@@ -7,6 +7,7 @@ number of processes.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.order import World, derive_seed
 from evaluation.images import Images
 from evaluation.results.seeds import training_key
+from evaluation.training import metrics_of, training_seconds
 from vae_dist import draw, metrics
 from vae_dist.run.trained import Run, chunk_size
 
@@ -149,12 +151,15 @@ def run_figures(latents: dict[str, np.ndarray]) -> dict[str, float]:
     }
 
 
-def describe_run(run: Run) -> dict[str, Any]:
-    """What ``results.json`` says of a run's model."""
+def describe_run(run: Run, path: Path) -> dict[str, Any]:
+    """What ``results.json`` says of a run's model, and of its training by the folder's record."""
     parameters = sum(p.numel() for p in run.objective.parameters() if p.requires_grad)
     return {
         "model": dict(run.config.get("model", {})),
         "num_parameters": parameters,
+        "training_seconds": training_seconds(
+            metrics_of(path), run.step, run.config.get("run", {}).get("batch_size")
+        ),
         "seed": run.config.get("run", {}).get("seed"),
         "training": training_key(run.config),
     }

@@ -60,6 +60,7 @@ def evaluate(
     )
     results = evaluation.results()
     results.warnings = warnings
+    evaluation.stages.plan(_expected_stages(config))
     encoded, results.failed = encode_runs(evaluation)
     results.runs = [info for info, _, _ in encoded]
     Comparison(evaluation, results).carry_out(encoded)
@@ -75,6 +76,20 @@ def evaluate(
         results.seconds = time.perf_counter() - started
         write_results(evaluation.out, results)
     return results
+
+
+def _expected_stages(config: EvaluateConfig) -> int:
+    """Stages if every run can be read and nothing is in the cache."""
+    methods, runs, dims = set(config.methods), len(config.runs), len(config.dims)
+    single = len(methods & {"vae", "vae_white", "concat"})  # one embedding a run
+    embeddings = ("raw" in methods) + dims * len(methods & {"pca", "umap"})
+    embeddings += runs * (single + dims * ("vae_umap" in methods))
+    embeddings += runs > 1 and "ensemble" in methods
+    making = bool(methods & {"pca", "concat"}) + 2 * bool(methods & {"umap", "concat"})
+    making += runs * (len(methods & {"vae_white", "concat"}) + 2 * ("vae_umap" in methods))
+    making += runs > 1 and "ensemble" in methods
+    of_runs = runs * (2 + ("pca" in methods))  # encode, pictures, PCA beside them
+    return of_runs + making + 2 * embeddings + config.report
 
 
 def _report(out: Path) -> None:

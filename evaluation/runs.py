@@ -74,7 +74,7 @@ def encode_runs(evaluation: Evaluation) -> tuple[list[Encoded], list[Failure]]:
             content_hash=run.content_hash,
             step=run.step,
             latent_size=run.latent_size,
-            **describe_run(run),
+            **describe_run(run, path),
         )
         encoded.append((info, run, latents))
     return encoded, failed

@@ -74,14 +74,25 @@ def folds(labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     return StratifiedKFold(5, shuffle=True, random_state=42).split(np.zeros(len(labels)), labels)
 
 
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Bounds of the 95 % Wilson interval of a share that was counted on so many images."""
+    z = 1.959964
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) * z / (1 + z * z / count)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
 def interval(
-    values: Sequence[float], metric: str | None = None
+    values: Sequence[float], metric: str | None = None, scored: int | None = None
 ) -> dict[str, float | int | list[float] | None]:
     """Mean, standard deviation and the bounds of the 95 % t interval of the mean.
 
     Parameters
     ----------
     values : sequence of float
+    scored : int, optional
+        Images that each value is a share of. Where there is one value, its interval is Wilson's
+        over these images.
     metric : str, optional
         Name of the figure. The interval is cut at the bounds of what the figure can be
         (`RANGES`): the true mean lies within them, so that the part that is kept covers it as
@@ -92,7 +103,12 @@ def interval(
     n = len(values)
     mean = float(np.mean(values))
     if n < 2:
-        return {"value": mean, "repeats": n, "values": list(values)}
+        one: dict[str, float | int | list[float] | None] = {
+            "value": mean, "repeats": n, "values": list(values),
+        }  # fmt: skip
+        if scored:
+            one["ci_low"], one["ci_high"] = wilson(mean, scored)
+        return one
     std = float(np.std(values, ddof=1))
     half = float(t.ppf(0.975, n - 1)) * std / math.sqrt(n)
     low, high = RANGES.get(metric or "", (-math.inf, math.inf))

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from evaluation.evaluation import EvaluateConfig, evaluate
 from evaluation.items import TITLES
@@ -56,11 +57,7 @@ def main(argv: Sequence[str]) -> int:
     from data_pipeline.order import World
 
     state = PartialState(cpu=output.cpu)
-    tell = (
-        (lambda line: print(f"  {line}", file=sys.stderr, flush=True))
-        if state.is_main_process
-        else _silent
-    )
+    tell = Progress(sys.stderr) if state.is_main_process else _silent
     try:
         results = evaluate(
             config,
@@ -87,6 +84,23 @@ def main(argv: Sequence[str]) -> int:
             f"{'report' if config.report else 'results'}: {out}/{'report.html' if config.report else 'results.json'}"
         )
     return 1 if results.failed else 0
+
+
+class Progress:
+    """Prints lines; one that ends with "…" waits for its rest, which is the line's next form."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._waiting = stream, ""
+
+    def __call__(self, line: str) -> None:
+        """Print a line, or the rest of the one that waits."""
+        if self._waiting and line.startswith(self._waiting):
+            self._stream.write(line.removeprefix(self._waiting))
+        else:
+            self._stream.write(("\n" if self._waiting else "") + f"  {line}")
+        self._waiting = line if line.endswith("…") else ""
+        self._stream.write("" if self._waiting else "\n")
+        self._stream.flush()
 
 
 def summary(results: Results) -> dict[str, object]:

@@ -35,7 +35,11 @@ ARTICLE2018_TAGS = {"loss": "loss", "recon": "img_loss", "kl": "kl_loss", "ssim"
 
 
 class Trackers:
-    """A sink: TensorBoard and the other trackers, under the tags of the 2018 program."""
+    """A sink: TensorBoard and the other trackers.
+
+    Each figure has two tags: one in a group of its own (``loss/train`` beside ``loss/val``), and
+    that of the 2018 program (``train_loss``). Both count optimizer steps.
+    """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
@@ -44,11 +48,11 @@ class Trackers:
     def record(self, figures: dict[str, Any]) -> None:
         split, step = figures["split"], figures["step"]
         self._step = step
-        scalars = {
-            f"{split}_{ARTICLE2018_TAGS.get(name, name)}": value
-            for name, value in figures.items()
-            if isinstance(value, int | float) and name not in ("step", "epoch")
-        }
+        scalars = {}
+        for name, value in figures.items():
+            if isinstance(value, int | float) and name not in ("step", "epoch"):
+                scalars[f"{name}/{split}"] = value
+                scalars[f"{split}_{ARTICLE2018_TAGS.get(name, name)}"] = value
         for name, value in figures.items():
             if isinstance(value, list):
                 scalars |= {f"{split}_{name}/{i}": v for i, v in enumerate(value)}

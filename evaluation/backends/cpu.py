@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,15 @@ class UmapSettings:
     metric: str = "euclidean"
     init: str = "random"
     seed: int = 42
+
+
+class Embedded(NamedTuple):
+    """Rows of both splits in few dimensions, and how long fitting and transforming took."""
+
+    train: Any
+    test: Any
+    fit_seconds: float
+    transform_seconds: float
 
 
 class CpuBackend:
@@ -78,7 +88,7 @@ class CpuBackend:
 
     def umap(
         self, train: Any, test: Any, graph: Graph, wanted: Sequence[UmapSettings]
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    ) -> list[Embedded]:
         """Fit UMAP on the training rows and transform the test rows, in each dimension.
 
         With a seed umap-learn runs on one thread and repeats itself bit for bit; that is the
@@ -135,7 +145,7 @@ def _compile_umap(k: int) -> None:
     fit_umap(settings, small, n_epochs=30, force_approximation_algorithm=True)
 
 
-def fit_umap(settings: UmapSettings, graph: Graph, **more: Any) -> tuple[np.ndarray, np.ndarray]:
+def fit_umap(settings: UmapSettings, graph: Graph, **more: Any) -> Embedded:
     """umap-learn's embedding of the training rows and its transform of the test rows.
 
     The graph takes the place of umap's own searches, in fit and in transform. With it, and a
@@ -173,6 +183,16 @@ def fit_umap(settings: UmapSettings, graph: Graph, **more: Any) -> tuple[np.ndar
     )
     train = np.arange(len(graph.train_index), dtype=np.float32)[:, None]
     test = -1 - np.arange(len(graph.test_index), dtype=np.float32)[:, None]
+    return timed_fit(model, train, test, lambda rows: rows.astype(np.float32))
+
+
+def timed_fit(
+    model: Any, train: Any, test: Any, after: Callable[[Any], Any] = lambda rows: rows
+) -> Embedded:
+    """Fit a model with scikit-learn's methods on the training rows; transform the test rows."""
+    started = time.perf_counter()
     fitted = model.fit_transform(train)
+    between = time.perf_counter()
     transformed = model.transform(test)
-    return fitted.astype(np.float32), transformed.astype(np.float32)
+    ended = time.perf_counter()
+    return Embedded(after(fitted), after(transformed), between - started, ended - between)

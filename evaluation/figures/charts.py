@@ -39,7 +39,7 @@ class Score:
     value: float
     low: float
     high: float
-    family: str = ""
+    method: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,11 @@ def accuracy_against_k(
 def leaderboard(scores: Sequence[Score], *, x_label: str, theme: Theme) -> Figure:
     """Draw values with their 95 % intervals, the best on top."""
     ordered = sorted(scores, key=lambda score: score.value)
-    families = list(dict.fromkeys(score.family for score in scores))
-    colors = dict(zip(families, theme.class_colors(len(families)), strict=True))
     with themed(theme):
         figure = new_figure(7.2, 0.9 + 0.3 * len(ordered))
         axes = figure.subplots()
         for place, score in enumerate(ordered):
-            color = colors[score.family]
+            color = theme.methods.get(score.method, theme.ink)
             axes.plot([score.low, score.high], [place, place], color=color, linewidth=2.2)
             axes.plot([score.value], [place], marker="o", markersize=5.5, color=color)
             axes.annotate(
@@ -121,7 +119,7 @@ def leaderboard(scores: Sequence[Score], *, x_label: str, theme: Theme) -> Figur
 
 def latents(runs: Sequence[tuple[str, np.ndarray]], *, theme: Theme) -> Figure:
     """Draw KL by latent, largest first, a line a run."""
-    colors = theme.class_colors(len(runs))
+    colors = theme.run_colors(len(runs))
     with themed(theme):
         figure = new_figure(7.2, 3.0)
         axes = figure.subplots()
@@ -184,7 +182,7 @@ def training_curves(
 ) -> Figure:
     """Draw each quantity against epochs: validation strong, training pale, a colour a run."""
     runs = list(dict.fromkeys(one.run for one in series))
-    colors = dict(zip(runs, theme.class_colors(len(runs)), strict=True))
+    colors = dict(zip(runs, theme.run_colors(len(runs)), strict=True))
     columns = min(len(quantities), 4)
     rows = -(-len(quantities) // columns)
     with themed(theme):

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 DPI = 160
 
+# One colour a method, in every figure and table: its place in the colours below.
+_METHODS = {
+    "pca": 0, "umap": 1, "vae": 2, "raw": 3, "vae_white": 4, "vae_umap": 5, "concat": 6,
+    "ensemble": 7,
+}  # fmt: skip
+
 # Petroff's ten colours (arXiv 2107.02270), chosen for colour-vision deficiency; the two greys
 # are lifted for a dark ground. Classes are also named in the pictures, never by colour alone.
 _CLASSES_LIGHT = (
@@ -50,6 +56,19 @@ class Theme:
     def class_colors(self, count: int) -> list[str]:
         """One colour a class; above ten they repeat."""
         return [self.classes[i % len(self.classes)] for i in range(count)]
+
+    @property
+    def methods(self) -> dict[str, str]:
+        """One colour a method, the same in every figure."""
+        return {method: self.classes[place] for method, place in _METHODS.items()}
+
+    def run_colors(self, count: int) -> list[Any]:
+        """Colours of VAEs side by side: a VAE's own for the first, then mixed with the ink."""
+        from matplotlib.colors import to_rgb
+
+        own, ink = np.array(to_rgb(self.methods["vae"])), np.array(to_rgb(self.ink))
+        shares = np.linspace(0, 0.75, max(count, 2))[:count]
+        return [tuple(own + (ink - own) * share) for share in shares]
 
     def ordered_colors(self, count: int) -> list[Any]:
         """Colours of an ordered quantity, from few to many."""

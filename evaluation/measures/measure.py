@@ -168,7 +168,8 @@ class Measure:
         common = {"split": "test", "labels_per_class": per_class, "seed": self.protocol.seed}
         for (weights, k), values in by_cell.items():
             figure = {"metric": "knn_test_accuracy", "k": k, "weights": weights}
-            yield {**figure, **common, **record, **interval(values, "knn_test_accuracy")}
+            spread = interval(values, "knn_test_accuracy", len(known.test))
+            yield {**figure, **common, **record, **spread}
         yield from _too_few("knn_test_accuracy", known.classes * per_class, WEIGHTS, **common)
 
     def _grid(self, points: Points) -> Iterator[dict[str, Any]]:
@@ -229,7 +230,8 @@ class Measure:
             for k, predicted in zip(ks, fitted.predictions(ks, weights), strict=True):
                 common = {"split": "test", "k": k, "weights": weights, **record}
                 accuracy = float((predicted == truth).mean())
-                yield {"metric": "knn_all_test_accuracy", "value": accuracy, **common}
+                spread = interval([accuracy], scored=len(truth))
+                yield {"metric": "knn_all_test_accuracy", **common, **spread}
                 # One vote for each class keeps the log-loss finite (Laplace's rule).
                 smoothed = (fitted.probabilities(k, weights) * k + 1) / (k + classes)
                 loss = float(log_loss(truth, smoothed, labels=list(range(classes))))
@@ -261,7 +263,7 @@ class Measure:
             "seed": self.protocol.seed,
             "backend": "cpu",
             "note": "; ".join(filter(None, [f"standardised on {backend}", note])),
-            **interval(values, "linear_probe_accuracy"),
+            **interval(values, "linear_probe_accuracy", len(known.test)),
         }
 
     def _clusters(self, points: Points) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from data_pipeline.errors import UserError
 from evaluation.figures import DARK, LIGHT, Picture, pictures, pixels
 from evaluation.files import write_text
 from evaluation.report.explorer import Explorer, explorer
+from evaluation.report.opening import few_images, opening
 from evaluation.report.tables import (
     TEST_COLUMNS,
     headline,
@@ -63,10 +64,13 @@ def write_report(out_dir: Path) -> Path:
     """
     folder = Folder(Path(out_dir))
     results = folder.results
-    shown = explorer(folder)
+    shown, test_images = explorer(folder), results.counts.get("test", 0)
     page = _environment().get_template("page.html.j2")
     html = page.render(
         results=results,
+        opening=opening(folder.board, test_images=test_images, labels=folder.test_labels),
+        warning=few_images(test_images),
+        method_colors={theme.name: theme.methods for theme in (LIGHT, DARK)},
         headline=headline(folder),
         blanks=not_made(results)
         + blanks(

@@ -48,6 +48,10 @@ def explorer(folder: Folder) -> Explorer | None:
         "classes": classes,
         "shown": known,
         "colors": {theme.name: theme.class_colors(max(len(classes), 1)) for theme in (LIGHT, DARK)},
+        "errors": {
+            theme.name: [theme.grid if theme is DARK else "#b9bec7", theme.classes[2], theme.faint]
+            for theme in (LIGHT, DARK)
+        },
         "maps": [
             {"id": name, "title": folder.embedding(name).title, "bounds": _bounds(maps[name])}
             for name in names
@@ -138,6 +142,8 @@ def _plots(
     from markupsafe import Markup
 
     columns: dict[str, Any] = {"label": labels.astype(np.int32)}
+    for panel in range(len(data["first"])):  # filled by the page's script
+        columns[f"error{panel}"] = np.zeros(len(labels), np.int32)
     for place, points in enumerate(maps.values()):
         columns[f"x{place}"] = points[:, 0].astype(np.float32)
         columns[f"y{place}"] = points[:, 1].astype(np.float32)

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evaluation.items import TITLES
+from evaluation.report.columns import BEST, OVER_SEEDS, RECONSTRUCTION, SCORES, STRUCTURE
 from evaluation.results.blanks import why_blank
 from evaluation.results.folder import Folder
 from evaluation.results.records import TEST_FIGURE, Results, Row
 from evaluation.results.seeds import over_seeds
 
-# Columns of the headline table: key of `leaderboard`, heading, digits, what it means.
-_SCORES = (
-    ("trustworthiness", "trustworthiness", 4, "share of kept neighbourhoods, 1 is best"),
-    ("linear_probe_accuracy", "linear probe", 4, "test accuracy of a linear classifier"),
-    ("silhouette", "silhouette", 3, "separation of the classes, −1 to 1"),
-    ("kmeans_nmi", "k-means NMI", 3, "agreement of clusters with classes, 0 to 1"),
-    ("seconds", "seconds", 1, "to make the embedding"),
-)
 TEST_COLUMNS = ("knn_test_accuracy", "interval")
 _RECORD_COLUMNS = (
     "embedding", "run", "method", "dim", "metric", "value", "ci_low", "ci_high", "repeats",
@@ -37,6 +30,8 @@ class Cell:
     note: str = ""
     figure: bool = False
     hint: str = ""  # why there is no figure
+    best: bool = False  # of its column
+    method: str = ""  # whose colour stands before the text
 
 
 @dataclass(frozen=True)
@@ -56,14 +51,21 @@ def headline(folder: Folder) -> Table:
     tested = any(line["knn_test_accuracy"] is not None for line in board)
     if tested:
         headings += [
-            ("KNN test accuracy", f"{labels} labels a class, at the best k; 95 % interval"),
-            ("k", "neighbours"),
+            (
+                "KNN test accuracy",
+                f"share of test images named rightly; {labels} labels a class, best k; "
+                + _interval_note(board),
+            ),
+            ("k", "neighbours that vote"),
         ]
     headings += [(heading, note) for _, heading, _, note in columns]
     headings += [("backend", "")]
     rows = []
     for line in board:
-        cells = [Cell(line["title"], line["title"], line["embedding"]), number(line["dim"], 0)]
+        cells = [
+            Cell(line["title"], line["title"], line["embedding"], method=line["method"]),
+            number(line["dim"], 0),
+        ]
         if tested:
             cells += [_with_interval(line), number(line["k"], 0)]
         cells += [
@@ -71,46 +73,33 @@ def headline(folder: Folder) -> Table:
         ]
         cells += [Cell(line["backend"], line["backend"])]
         rows.append(cells)
-    return Table(headings, rows)
+    keys = ["", "", *(["knn_test_accuracy", ""] if tested else []), *(name for name, *_ in columns)]
+    return Table(headings, _mark_best(rows, keys))
+
+
+def _interval_note(board: list[dict[str, Any]]) -> str:
+    """By what luck the intervals of the headline table are."""
+    if any((line["repeats"] or 1) > 1 for line in board):
+        return "95 % interval over samples of labels"
+    return "95 % interval over test images (Wilson)"
+
+
+def _mark_best(rows: list[list[Cell]], keys: list[str]) -> list[list[Cell]]:
+    """Mark the best of each column that has a best and something to compare."""
+    for place, key in enumerate(keys):
+        values = [row[place].sort for row in rows if isinstance(row[place].sort, float)]
+        if key not in BEST or len(values) < 2:
+            continue
+        best = max(values, key=lambda value: BEST[key] * float(value))
+        for row in rows:
+            if row[place].sort == best:
+                row[place] = replace(row[place], best=True)
+    return rows
 
 
 def score_columns(board: list[dict[str, Any]]) -> list[tuple[str, str, int, str]]:
     """Columns of the headline table that have a figure."""
-    return [column for column in _SCORES if any(line[column[0]] is not None for line in board)]
-
-
-# Tables below the headline: heading, explanation, key of a row, and columns as above.
-_STRUCTURE = (
-    ("explained_variance", "explained variance", 4, "share of the pixels' variance"),
-    ("knn_all_test_accuracy", "KNN accuracy, all labels", 4, "on test images, at the best k"),
-    ("knn_log_loss", "KNN log-loss (nats)", 4, "on test images, at the best k; lower is better"),
-    ("knn_macro_auc", "KNN macro AUC", 4, "on test images, at the best k"),
-    ("continuity", "continuity", 4, "share of neighbourhoods not torn apart"),
-    ("kmeans_ari", "k-means ARI", 3, "agreement of clusters with classes, chance 0"),
-    ("gap", "gap", 3, "how empty the lines between classes are; larger is emptier"),
-)
-_RECONSTRUCTION = (
-    ("recon", "reconstruction (nats)", 2, "an image, z drawn"),
-    ("recon_mean", "reconstruction from mu (nats)", 2, "an image"),
-    ("kl", "KL (nats)", 2, "an image"),
-    ("elbo", "ELBO (nats)", 2, "an image, higher is better"),
-    ("nll", "NLL (nats)", 2, "an image, importance-weighted"),
-    ("ssim", "SSIM", 4, "window 5, zero padding"),
-    ("ssim11", "SSIM 11", 4, "window 11, valid region"),
-    ("psnr", "PSNR (dB)", 2, "peak signal to noise"),
-    ("mse", "MSE", 5, "pixels in 0 to 1"),
-    ("active_units", "active units", 0, "latents whose mean varies over images"),
-    ("aggregate_distance", "distance from the prior", 3, "sliced Wasserstein-2"),
-    ("interpolation_length", "path length", 3, "of decoded straight lines; 1 is straight"),
-    ("interpolation_jump", "largest step", 3, "share of a decoded line's length"),
-)
-_OVER_SEEDS = (
-    ("knn_test_accuracy", "KNN test accuracy", 4, "at the best k"),
-    ("knn_all_test_accuracy", "KNN accuracy, all labels", 4, "at the best k"),
-    *(column for column in _SCORES if column[0] != "seconds"),
-    *(column for column in _RECONSTRUCTION if column[0] in ("elbo", "nll", "ssim", "active_units")),
-)
-_LOWER_IS_BETTER = {"knn_log_loss"}
+    return [column for column in SCORES if any(line[column[0]] is not None for line in board)]
 
 
 def structure_table(folder: Folder) -> Table:
@@ -119,7 +108,7 @@ def structure_table(folder: Folder) -> Table:
         (item.title, item.method, [row for row in folder.results.rows if row.embedding == item.id])
         for item in folder.results.embeddings
     ]
-    return _pivot(folder.results, lines, _STRUCTURE)
+    return _pivot(folder.results, lines, STRUCTURE)
 
 
 def reconstruction_table(folder: Folder) -> Table:
@@ -132,7 +121,7 @@ def reconstruction_table(folder: Folder) -> Table:
         for (method, dim, run), rows in lines.items()
         if any(row.metric == "ssim" and row.value is not None for row in rows)
     ]
-    return _pivot(folder.results, shown, _RECONSTRUCTION)
+    return _pivot(folder.results, shown, RECONSTRUCTION)
 
 
 def _pivot(
@@ -153,10 +142,10 @@ def _pivot(
     headings = [("method", ""), *((heading, note) for _, heading, _, note in kept)]
     table = []
     for title, method, rows in lines:
-        cells = [Cell(title, title)]
+        cells = [Cell(title, title, method=method)]
         for metric, _, digits, _ in kept:
             values = [row for row in rows if row.metric == metric and row.value is not None]
-            sign = -1 if metric in _LOWER_IS_BETTER else 1
+            sign = BEST.get(metric, 1)
             best = max(values, key=lambda row: sign * (row.value or 0.0), default=None)
             why = "" if best else why_blank(results, metric, method, rows)
             cell = number(best.value if best else None, digits, why)
@@ -164,6 +153,7 @@ def _pivot(
                 cell = Cell(cell.text, cell.sort, f"k={best.k}", figure=True)
             cells.append(cell)
         table.append(cells)
+    table = _mark_best(table, ["", *(name for name, *_ in kept)])
     return Table(headings, table if kept else [])
 
 
@@ -179,13 +169,13 @@ def seed_table(results: Results) -> Table:
         if former is None or (row.value or 0.0) > (former.value or 0.0):  # the best k
             shown[row.metric] = row
     columns = [
-        column for column in _OVER_SEEDS if any(column[0] in shown for shown in groups.values())
+        column for column in OVER_SEEDS if any(column[0] in shown for shown in groups.values())
     ]
     headings = [("method", ""), ("trainings", "")]
     headings += [(heading, f"{note}; mean and 95 % interval") for _, heading, _, note in columns]
     table = []
     for (method, dim, runs), shown in groups.items():
-        cells = [Cell(f"{TITLES.get(method, method)} {dim}", method), _word(runs)]
+        cells = [Cell(f"{TITLES.get(method, method)} {dim}", method, method=method), _word(runs)]
         for metric, _, digits, _ in columns:
             mean = shown.get(metric)
             cell = number(mean.value if mean else None, digits)
@@ -201,6 +191,7 @@ def run_table(results: Results) -> Table:
     """The trained runs that were evaluated."""
     headings = [
         ("run", ""), ("model", ""), ("latents", ""), ("parameters", ""), ("step", ""),
+        ("seconds of training", "up to this step, without validation; by metrics.jsonl"),
         ("path", ""), ("checkpoint (SHA-256)", ""),
     ]  # fmt: skip
     rows = []
@@ -209,7 +200,8 @@ def run_table(results: Results) -> Table:
         rows.append(
             [
                 Cell(run.name, run.name), Cell(kind, kind), number(run.latent_size, 0),
-                number(run.num_parameters, 0), number(run.step, 0), Cell(run.path, run.path),
+                number(run.num_parameters, 0), number(run.step, 0),
+                number(run.training_seconds, 1), Cell(run.path, run.path),
                 Cell(run.content_hash[:12], run.content_hash, run.content_hash),
             ]
         )  # fmt: skip

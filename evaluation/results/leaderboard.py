@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.results.blanks import why_blank
-from evaluation.results.records import TEST_FIGURE, Results
+from evaluation.results.records import TEST_FIGURE, Embedding, Results
 
 # What else a leaderboard shows of an embedding.
 BOARD = (
@@ -47,6 +47,7 @@ def leaderboard(results: Results) -> list[dict[str, Any]]:
         line["k"] = best.k if best else None
         line["ci_low"] = best.ci_low if best else None
         line["ci_high"] = best.ci_high if best else None
+        line["repeats"] = best.repeats if best else None
         decoder = [
             row
             for row in results.rows
@@ -60,6 +61,8 @@ def leaderboard(results: Results) -> list[dict[str, Any]]:
             ]
             line[metric] = found[0] if found else None
         line["seconds"] = item.seconds
+        line["fit_seconds"] = fit_seconds(results, item)
+        line["transform_seconds"] = item.transform_seconds
         line["backend"] = item.backend
         line["blank"] = {
             metric: why_blank(results, metric, item.method, own)
@@ -67,6 +70,21 @@ def leaderboard(results: Results) -> list[dict[str, Any]]:
             if line[metric] is None
         }
         if best and best.ci_low is None:
-            line["blank"]["interval"] = "one repeat, as the sample of labels is all there are"
+            line["blank"]["interval"] = "one sample of labels; evaluate again for its interval"
         lines.append(line)
     return sorted(lines, key=lambda line: -(line["knn_test_accuracy"] or 0.0))
+
+
+def fit_seconds(results: Results, item: Embedding) -> float | None:
+    """Seconds to fit an embedding and all that it is made of, the training of a VAE included."""
+    if item.fit_seconds is None:
+        return None
+    needed: list[float | None] = [item.fit_seconds]
+    parts = item.parameters.get("parts", [])
+    if parts:
+        found = {one.id: one for one in results.embeddings}
+        needed += [fit_seconds(results, found[part]) if part in found else None for part in parts]
+    elif item.run is not None:
+        needed += [run.training_seconds for run in results.runs if run.name == item.run]
+    known = [seconds for seconds in needed if seconds is not None]
+    return sum(known) if len(known) == len(needed) else None

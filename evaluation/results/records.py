@@ -65,7 +65,8 @@ class Row:
 
     ``value`` is the mean over ``repeats`` seeds; ``ci_low`` and ``ci_high`` bound its 95 %
     t interval, cut where the figure cannot be, and ``std`` is the standard deviation over the
-    seeds, all None for one repeat. A figure that could not be measured has the value None and
+    seeds, None for one repeat. For one repeat ``ci_low`` and ``ci_high`` bound the Wilson
+    interval of an accuracy over its test images, and are None for other figures. A figure that could not be measured has the value None and
     its reason as ``note``.
     """
 
@@ -119,7 +120,9 @@ class Embedding:
     map: str = "itself"  # how map/ID was made: itself, pca
     backend: str = "cpu"
     parameters: dict[str, Any] = field(default_factory=dict)  # of the method, with its seed
-    seconds: float | None = None  # to make it, shared stages left out
+    seconds: float | None = None  # to make it, without the stages that embeddings share
+    fit_seconds: float | None = None  # with those stages, without the training of a VAE
+    transform_seconds: float | None = None  # of the images that fitting does not embed by itself
     peak_memory_bytes: int | None = None
 
 
@@ -134,6 +137,7 @@ class RunInfo:
     latent_size: int
     model: dict[str, Any] = field(default_factory=dict)
     num_parameters: int | None = None
+    training_seconds: float | None = None  # up to this step, by the run's metrics.jsonl
     seed: int | None = None  # of the training
     training: str | None = None  # hash of all other settings that decide it
 

@@ -80,6 +80,10 @@ def test_trackers_get_project_settings_and_steps_that_never_go_back(data, tmp_pa
     assert steps == sorted(steps)
     epochs = [values["epoch"] for _, values in tracker.logged if "eph_val_loss" in values]
     assert epochs == [1, 2]
+    for tag, former in (("loss/train", "train_loss"), ("recon/val", "val_img_loss")):
+        grouped = [(step, values[tag]) for step, values in tracker.logged if tag in values]
+        assert grouped
+        assert grouped == [(step, v[former]) for step, v in tracker.logged if former in v]
     total = trainer.state.total_steps
     betas = [r["beta"] for r in metrics(tmp_path / "r", "train")]
     expected = [kl_weight_at(trainer.settings.loss, step, total) for step in range(total)]

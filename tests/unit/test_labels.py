@@ -106,4 +106,4 @@ def test_blanks_of_the_leaderboard_have_their_reasons():
     assert board[0]["blank"]["psnr"] == "measured where a VAE has as many dimensions"
     lines = blanks(board, ("nll", "interval"))
     assert "nll of all: only a VAE has it" in lines
-    assert any(line.startswith("interval of PCA 3: one repeat") for line in lines)
+    assert any(line.startswith("interval of PCA 3: one sample") for line in lines)

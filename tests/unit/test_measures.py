@@ -24,7 +24,7 @@ from evaluation.measures.protocol import Points, make_protocol
 from evaluation.results.files import read_results, write_results
 from evaluation.results.leaderboard import leaderboard
 from evaluation.results.records import Embedding, Results, Row
-from evaluation.sampling import folds, interval, stratified_rows
+from evaluation.sampling import folds, interval, stratified_rows, wilson
 
 RNG = np.random.default_rng(0)
 
@@ -88,15 +88,29 @@ def test_grid_equals_the_seeds_loop():
 
 
 @pytest.mark.parametrize(("per_class", "repeats"), [(40, 1), (41, 3)])
-def test_a_sample_of_all_labels_claims_no_interval(per_class, repeats):
-    """Where every sample is the whole set, five of them agree and say nothing of chance."""
+def test_a_sample_of_all_labels_has_the_interval_of_its_test_images(per_class, repeats):
+    """Where every sample is the whole set, five of them would agree and say nothing of chance."""
     labels = np.repeat([0, 1], [40, per_class])
     rows = (RNG.normal(size=(len(labels), 3)) + labels[:, None]).astype(np.float32)
     points = Points(rows, rows, labels, labels, 2)
     measure = Measure(make_protocol("quick", 0, 3), Backends("cpu"), rows, np.arange(len(rows)))
     tests = [f for f in measure.knn_figures(points) if f["metric"] == "knn_test_accuracy"]
     assert {figure["repeats"] for figure in tests} == {repeats}
-    assert all(("ci_low" in figure) == (repeats > 1) for figure in tests)
+    assert all(("std" in figure) == (repeats > 1) for figure in tests)
+    if repeats == 1:
+        for figure in tests:
+            assert (figure["ci_low"], figure["ci_high"]) == wilson(figure["value"], len(labels))
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 10), (10, 10), (7, 10), (950, 1000)])
+def test_the_interval_of_a_share_is_wilsons(right, count):
+    """As scipy computes it; at 0 and 1 it stays within them and is no point."""
+    from scipy.stats import binomtest
+
+    expected = binomtest(right, count).proportion_ci(0.95, method="wilson")
+    found = wilson(right / count, count)
+    assert found == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert 0 <= found[0] < found[1] <= 1
 
 
 def test_sliced_distance_of_the_prior_itself_is_small():

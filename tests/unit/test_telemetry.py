@@ -246,3 +246,14 @@ def test_stage_timer_ends_with_the_stage_that_fails():
     with pytest.raises(KeyError), StageTimer() as timer:
         raise KeyError
     assert timer.seconds > 0
+
+
+def test_the_table_says_by_which_figure_a_rank_is_slowest_and_of_peaks_where_there_are_some():
+    ranks = [rank_summary(r, step_seconds_p50=0.1, work_seconds=0.05 * (r + 1)) for r in range(3)]
+    assert compare(ranks)["slowest_by"] == "work_seconds"
+    text = " ".join(render(ranks, width=200).split())
+    assert "slowest rank by time of its own work a step: 2, 1.50 x the median of all ranks" in text
+    assert "peaks" not in text
+    ranks[0].pop("work_seconds")  # not measured on every rank: compared by what all have
+    assert compare(ranks)["slowest_by"] == "step_seconds_p50"
+    assert "memory: peaks" in render([rank_summary(0, peak_rss_bytes=2**30)])

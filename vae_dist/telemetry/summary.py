@@ -106,19 +106,20 @@ class EnergyMeter:
         return self.joules
 
 
-def _work_seconds(summary: Mapping[str, Any]) -> float | None:
-    """A rank's own time a step: what it did not spend waiting for the other ranks."""
-    own = summary.get("work_seconds")
-    return own if own is not None else summary.get("step_seconds_p50")
+_OWN_TIME = {
+    "work_seconds": "time of its own work a step",
+    "step_seconds_p50": "median step time",
+}
+"""By which figure ranks are compared, the first that all have, and its name in the table."""
 
 
 def compare(summaries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Compare the ranks of a run.
 
     A rank's own time a step is DDP's forward and backward compute time plus its wait for
-    data, where DDP measured it; else the median step time. (In step time alone a slow rank
-    does not show: the gradient's reduction makes all ranks as slow.) A rank is a straggler
-    when its own time is more than 1.25 times the median of all ranks.
+    data, where DDP measured it on every rank; else the median step time. (In step time alone a
+    slow rank does not show: the gradient's reduction makes all ranks as slow.) A rank is a
+    straggler when its own time is more than 1.25 times the median of all ranks.
 
     Parameters
     ----------
@@ -128,11 +129,13 @@ def compare(summaries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        For ``status.json``: totals, peaks, ``slowest_rank``, ``slowest_ratio``,
-        ``stragglers`` and the summaries themselves under ``ranks``.
+        For ``status.json``: totals, peaks, ``slowest_rank``, ``slowest_ratio``, ``slowest_by``
+        (the figure that was compared), ``stragglers`` and the summaries themselves under
+        ``ranks``.
     """
     ranks = sorted((dict(summary) for summary in summaries if summary), key=lambda s: s["rank"])
-    times = {s["rank"]: t for s in ranks if (t := _work_seconds(s)) is not None}
+    by = next((name for name in _OWN_TIME if len(_values(ranks, name)) == len(ranks)), None)
+    times = {s["rank"]: s[by] for s in ranks} if by else {}
     middle = statistics.median_low(times.values()) if times else 0.0
     slowest = max(times, key=lambda rank: times[rank]) if len(times) > 1 else None
     rates = [s["images_per_second"] for s in ranks if s.get("images_per_second") is not None]
@@ -157,6 +160,7 @@ def compare(summaries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "headroom_bytes": min(_values(ranks, "headroom_bytes"), default=None),
         "slowest_rank": slowest,
         "slowest_ratio": times[slowest] / middle if slowest is not None and middle else None,
+        "slowest_by": by if slowest is not None else None,
         "stragglers": [
             rank for rank, t in times.items() if len(times) > 1 and t > STRAGGLER_RATIO * middle
         ],
@@ -218,6 +222,7 @@ _HEADS = tuple(
         "rss",
     ]
 )
+_MEMORY = {"allocated", "reserved", "used", "rss"}
 
 
 def _cells(rank: Mapping[str, Any], slow: bool) -> dict[str, str]:
@@ -252,10 +257,13 @@ def table(summaries: Sequence[Mapping[str, Any]]) -> Table:
     for row in cells:
         slow = row["rank"].endswith("slow")
         rows.add_row(*(row[head] for head in heads), style="yellow" if slow else None)
-    notes = ["memory: peaks"]
+    notes = ["memory: peaks"] if _MEMORY & set(heads) else []
     if whole["images_per_joule"] is not None:
         notes.append(f"{whole['images_per_joule']:.2f} images a joule")
     if whole["slowest_ratio"] is not None:
-        notes.append(f"slowest rank {whole['slowest_rank']}: {whole['slowest_ratio']:.2f} x median")
-    rows.caption = "; ".join(notes)
+        notes.append(
+            f"slowest rank by {_OWN_TIME[whole['slowest_by']]}: {whole['slowest_rank']}, "
+            f"{whole['slowest_ratio']:.2f} x the median of all ranks"
+        )
+    rows.caption = "; ".join(notes) or None
     return rows

@@ -137,6 +137,35 @@
   };
 
   const gallery = document.getElementById("gallery");
+  const neighbours = document.getElementById("neighbours");
+  const choose = (indices) => (model("source").selected.indices = indices);
+  // An image that can be pressed, to select it alone.
+  const thumbnail = (i, wrong = false) => {
+    const item = make("button", undefined, { type: "button", title: `test image ${data.position[i]}` });
+    const canvas = make("canvas");
+    draw(canvas, i);
+    item.append(canvas, make("div", name(data.labels[i]), wrong ? { class: "wrong" } : {}));
+    item.addEventListener("click", () => choose([i]));
+    return item;
+  };
+  // The images that lie nearest to one on each map shown; distances are those of the map.
+  const NEAREST = 8;
+  const nearest = (i, place) => {
+    const [x, y] = ["x", "y"].map((axis) => model("source").get(`${axis}${place}`));
+    const far = (j) => (x[j] - x[i]) ** 2 + (y[j] - y[i]) ** 2;
+    const others = [...data.labels.keys()].filter((j) => j !== i);
+    return others.sort((a, b) => far(a) - far(b)).slice(0, NEAREST);
+  };
+  const showNeighbours = (i) => {
+    const places = [...new Set(placed)];
+    neighbours.replaceChildren(
+      ...places.flatMap((place) => {
+        const row = make("div");
+        row.append(...nearest(i, place).map((j) => thumbnail(j, data.labels[j] !== data.labels[i])));
+        return [make("h3", `Nearest to it on the map ${data.maps[place].title}`), row];
+      }),
+    );
+  };
   const summary = document.getElementById("selected");
   const MOST = 60;
 
@@ -151,6 +180,7 @@
       if (!indices.length) {
         summary.textContent = "Nothing selected.";
         gallery.replaceChildren();
+        neighbours.replaceChildren();
         return;
       }
       const counts = new Map();
@@ -162,17 +192,14 @@
       summary.textContent =
         `${indices.length} of ${data.labels.length} selected: ${parts.join(", ")}.${more} `;
       const clear = make("button", "Clear", { type: "button" });
-      clear.addEventListener("click", () => (model("source").selected.indices = []));
+      clear.addEventListener("click", () => choose([]));
       summary.append(clear);
-      gallery.replaceChildren(
-        ...indices.slice(0, MOST).map((i) => {
-          const item = make("div");
-          const canvas = make("canvas");
-          draw(canvas, i);
-          item.append(canvas, name(data.labels[i]));
-          return item;
-        }),
-      );
+      gallery.replaceChildren(...indices.slice(0, MOST).map((i) => thumbnail(i)));
+      if (indices.length === 1) showNeighbours(indices[0]);
+      else {
+        neighbours.replaceChildren();
+        summary.append(" Press an image for its nearest neighbours on each map.");
+      }
     },
     ready: false,
   };
@@ -180,8 +207,59 @@
   let bokeh = null;
   const model = (key) => bokeh.get_model_by_name(key);
 
+  // Whether KNN on a map named an image rightly: 0 yes, 1 no, 2 not known.
+  const error = (i, place) => {
+    const guess = data.predicted[place]?.[i];
+    return guess === undefined || data.labels[i] < 0 ? 2 : Number(guess !== data.labels[i]);
+  };
+  let byError = false;
+  const ERRORS = ["named rightly by KNN", "named wrongly", "not known"];
+  const colorPoints = () => {
+    const palette = byError ? data.errors[scheme()] : data.colors[scheme()];
+    model("mapper").setv({ palette, low: -0.5, high: palette.length - 0.5 });
+    for (let panel = 0; panel < placed.length; panel++) {
+      const codes = model("source").get(`error${panel}`);
+      for (let i = 0; i < codes.length; i++) codes[i] = error(i, placed[panel]);
+    }
+    model("source").change.emit();
+    for (let panel = 0; panel < placed.length; panel++) {
+      const field = byError ? `error${panel}` : "label";
+      const points = model(`points-${panel}`);
+      for (const glyph of ["glyph", "selection_glyph", "nonselection_glyph", "hover_glyph"]) {
+        points[glyph].fill_color = { field, transform: model("mapper") };
+      }
+    }
+    const legend = document.getElementById("errors");
+    legend.hidden = !byError;
+    legend.replaceChildren(
+      ...ERRORS.map((text, code) => {
+        const item = make("span");
+        const dot = make("span", undefined, { class: "swatch" });
+        dot.style.background = data.errors[scheme()][code];
+        item.append(dot, text);
+        return item;
+      }),
+    );
+  };
+
+  // Images by a class's name, by their number among the test images, or those KNN gets wrong.
+  const search = (text) => {
+    const rows = [...data.labels.keys()];
+    const word = text.trim().toLowerCase();
+    if (!word) return [];
+    const names = data.classes.map((one) => one.toLowerCase());
+    const exact = names.some((one) => one === word);
+    const codes = new Set(
+      [...names.keys()].filter((code) => (exact ? names[code] === word : names[code].includes(word))),
+    );
+    if (codes.size) return rows.filter((i) => codes.has(data.labels[i]));
+    if (word === "wrong") return rows.filter((i) => error(i, placed[0]) === 1);
+    const number = Number(word.replace(/^#/, ""));
+    return rows.filter((i) => data.position[i] === number);
+  };
+
   const paint = () => {
-    model("mapper").palette = data.colors[scheme()];
+    colorPoints();
     const style = getComputedStyle(document.documentElement);
     const [line, ink] = ["--line", "--ink"].map((key) => style.getPropertyValue(key).trim());
     for (let i = 0; i < placed.length; i++) {
@@ -203,6 +281,7 @@
     const plot = model(`panel-${panel}`);
     plot.x_range.setv({ start: left, end: right, reset_start: left, reset_end: right });
     plot.y_range.setv({ start: bottom, end: top, reset_start: bottom, reset_end: top });
+    if (byError) colorPoints();
   };
 
   const controls = () => {
@@ -217,6 +296,18 @@
       });
       chips.append(chip);
     }
+    const find = document.getElementById("find");
+    find.addEventListener("input", () => {
+      const found = search(find.value);
+      document.getElementById("found").textContent =
+        find.value.trim() && !found.length ? "Nothing found among the images shown." : "";
+      choose(found);
+    });
+    document.getElementById("color-by")?.addEventListener("change", (event) => {
+      byError = event.target.value === "error";
+      document.getElementById("classes").classList.toggle("plain", byError);
+      colorPoints();
+    });
     for (const select of document.querySelectorAll(".panel select")) {
       const panel = Number(select.dataset.panel);
       data.maps.forEach((map, i) => select.append(make("option", map.title, { value: i })));

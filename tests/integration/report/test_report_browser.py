@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 CHROMIUM = (
@@ -150,6 +151,73 @@ def test_maps_and_classes_can_be_chosen(opened: Any) -> None:
     assert 0 < shown < 400
 
 
+def test_a_search_selects_and_one_image_shows_its_neighbours(opened: Any) -> None:
+    """By class, by number, by error; neighbours are those of the map by brute force."""
+    box = opened.find_element("id", "find")
+    data = opened.execute_script(
+        "return JSON.parse(document.getElementById('explorer-data').textContent)"
+    )
+    first = data["predicted"][str(data["first"][0])]
+    wanted = {
+        "3": [i for i, label in enumerate(data["labels"]) if label == 3],
+        "wrong": [i for i, label in enumerate(data["labels"]) if label != first[i]],
+        f"#{data['position'][5]}": [5],
+    }
+    for text, rows in wanted.items():
+        box.clear()
+        box.send_keys(text)
+        assert _selected(opened) == rows
+    headings = opened.find_elements("css selector", "#neighbours h3")
+    assert len(headings) == 3
+    titles = opened.execute_script(
+        "return [...document.querySelectorAll('#neighbours h3 + div')][0].children.length"
+        " && [...document.querySelectorAll('#neighbours h3 + div')]"
+        ".map(row => [...row.children].map(item => item.title))"
+    )
+    for panel, shown in enumerate(titles):
+        points = opened.execute_script(
+            "const s = Bokeh.documents[0].get_model_by_name('source');"
+            "return ['x', 'y'].map(axis => Array.from(s.get(axis + arguments[0])))",
+            data["first"][panel],
+        )
+        far = np.hypot(*(np.array(axis) - axis[5] for axis in points))
+        nearest = [int(i) for i in np.argsort(far, kind="stable") if i != 5][:8]
+        assert shown == [f"test image {data['position'][i]}" for i in nearest]
+    opened.find_element("css selector", "#neighbours button").click()
+    assert len(_selected(opened)) == 1
+    box.clear()
+    box.send_keys("no such class")
+    assert _selected(opened) == []
+    assert opened.find_element("id", "found").text.startswith("Nothing found")
+
+
+def test_maps_can_be_coloured_by_error(opened: Any) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    legend = opened.find_element("id", "errors")
+    assert not legend.is_displayed()
+    Select(opened.find_element("id", "color-by")).select_by_value("error")
+    assert legend.is_displayed()
+    field, codes, wrong = opened.execute_script(
+        "const model = (name) => Bokeh.documents[0].get_model_by_name(name);"
+        "const d = JSON.parse(document.getElementById('explorer-data').textContent);"
+        "return [model('points-1').glyph.fill_color.field, Array.from(model('source').get('error1')),"
+        " d.predicted[d.first[1]].map((guess, i) => Number(guess !== d.labels[i]))]"
+    )
+    assert field == "error1"
+    assert codes == wrong
+    assert 0 < sum(wrong) < len(wrong)
+    Select(opened.find_element("id", "color-by")).select_by_value("class")
+    assert not legend.is_displayed()
+
+
+def _selected(browser: Any) -> list[int]:
+    found: list[int] = browser.execute_script(
+        "return Array.from(Bokeh.documents[0].get_model_by_name('source').selected.indices)"
+    )
+    return found
+
+
 @pytest.mark.parametrize("column", [0, 2])
 def test_sorting_sorts(opened: Any, column: int) -> None:
     def column_values() -> list[str]:
@@ -230,6 +298,26 @@ def test_a_phone_scrolls_in_one_direction_only(browser: Any, page: str) -> None:
         _wait(browser, f"scrollY > {before} + 50")
     finally:
         browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_narrow_window_has_the_key_figures_in_sight(browser: Any, page: str) -> None:
+    """Sentences, and every figure of the comparison, within 420 px; the best are marked."""
+    metrics = {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        _open(browser, page)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 420
+        assert len(browser.find_elements("css selector", "#opening p")) == 3
+        boxes = browser.execute_script(
+            "return [...document.querySelectorAll('#opening p, .headline td')]"
+            ".map(node => node.getBoundingClientRect()).map(box => [box.left, box.right])"
+        )
+        assert len(boxes) > 20
+        assert all(0 <= left < right <= 420 for left, right in boxes)
+        best = browser.find_elements("css selector", ".headline td.best")
+        assert any(one.get_attribute("data-label") == "KNN test accuracy" for one in best)
+    finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
