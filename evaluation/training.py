@@ -52,10 +52,12 @@ def training_seconds(
     batch_size : int or None
         Of the global batch.
     """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        return None
     seconds, before, pace = 0.0, 0, 0.0
     for record in records:
         step, rate = record.get("step"), record.get("images_per_second")
-        if record.get("split") != "train" or not isinstance(step, int) or not batch_size:
+        if record.get("split") != "train" or not isinstance(step, int):
             continue
         if not isinstance(rate, int | float) or not rate > 0:
             continue

@@ -67,19 +67,17 @@ def _by_accuracy(lines: Sequence[dict[str, Any]], test_images: int, labels: int)
             _alone(best),
         ]
     second = other["knn_test_accuracy"]
+    next_one = other["method"] == best["method"]
+    kind = "the next embedding" if next_one else "the best embedding of another method"
     if round(value, 4) == round(second, 4):
-        leads, ahead = "shares the first place", f"{other['title']} has the same accuracy."
+        leads = "shares the first place"
+        ahead = f"{other['title']}, {kind}, has the same accuracy."
     else:
-        points = 100 * (value - second)
-        leads = "leads"
+        leads, points = "leads", 100 * (value - second)
         ahead = (
             f"It is {points:.{1 if points >= 0.1 else 2}f} percentage points ahead of "
-            f"{other['title']} ({_percent(second)})."
+            f"{other['title']}, {kind} ({_percent(second)})."
         )
-    kind = "the best embedding of another method"
-    if other["method"] == best["method"]:
-        kind = "the next embedding"
-    ahead = ahead.replace(other["title"], f"{other['title']}, {kind}", 1)
     return [f"{best['title']} {leads}: {task}.", ahead, _parting(best, other, test_images)]
 
 

@@ -77,14 +77,22 @@ def leaderboard(results: Results) -> list[dict[str, Any]]:
 
 def fit_seconds(results: Results, item: Embedding) -> float | None:
     """Seconds to fit an embedding and all that it is made of, the training of a VAE included."""
-    if item.fit_seconds is None:
-        return None
-    needed: list[float | None] = [item.fit_seconds]
-    parts = item.parameters.get("parts", [])
-    if parts:
-        found = {one.id: one for one in results.embeddings}
-        needed += [fit_seconds(results, found[part]) if part in found else None for part in parts]
-    elif item.run is not None:
-        needed += [run.training_seconds for run in results.runs if run.name == item.run]
-    known = [seconds for seconds in needed if seconds is not None]
-    return sum(known) if len(known) == len(needed) else None
+    parts = item.parameters.get("parts")
+    if not isinstance(parts, list):
+        return _total([item.fit_seconds, *_training(results, item)])
+    found = {one.id: one for one in results.embeddings}
+    needed = [item.fit_seconds]
+    for part in parts:
+        one = found.get(str(part))
+        needed += [one.fit_seconds, *_training(results, one)] if one else [None]
+    return _total(needed)
+
+
+def _training(results: Results, item: Embedding) -> list[float | None]:
+    return [run.training_seconds for run in results.runs if run.name == item.run]
+
+
+def _total(seconds: list[float | None]) -> float | None:
+    """The sum; None where one is not known."""
+    known = [one for one in seconds if one is not None]
+    return sum(known) if len(known) == len(seconds) else None

@@ -227,11 +227,15 @@ def read_article2018(name: str) -> object:
 
 
 def read_evaluation() -> object:
-    from evaluation.artifacts import _curve
     from evaluation.report import tables
     from evaluation.results.files import read_results
     from evaluation.results.folder import Folder
+    from evaluation.training import metrics_of, thinned, training_seconds
     from launch.evaluate import print_table, summary
+
+    def curves() -> object:
+        records = metrics_of(Path("run"))
+        return thinned(records), training_seconds(records, 10, 64)
 
     def results() -> object:
         found = read_results(Path("eval"))
@@ -248,7 +252,7 @@ def read_evaluation() -> object:
             table(folder)
         return None
 
-    return each(results, parts, lambda: _curve(Path("run")))
+    return each(results, parts, curves)
 
 
 def write_report() -> object:
