@@ -39,7 +39,7 @@ def html(evaluation_folder: Path, report_path: Path) -> str:
         ("map/pca-2", lambda a: a.astype(np.float64)),
         ("sample_labels", lambda a: a + 100),
         ("sample_position", lambda a: a - 10**9),
-        ("sample_images", lambda a: a[:, :, :-1]),
+        ("sample_images", lambda a: a[:, 0]),
         ("originals", lambda a: a[0]),
         ("confusion/pca-2", lambda a: -a),
         ("map/pca-77", lambda a: np.zeros((3, 2), np.float32)),
