@@ -151,7 +151,7 @@ def repair_manifest(folder: Path) -> None:
     from data_pipeline.folder.manifest import checksum_of
 
     path = folder / "data" / "manifest.json"
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         manifest = json.loads(path.read_bytes())
         if isinstance(manifest, dict):
             path.write_text(json.dumps(manifest | {"checksum": checksum_of(manifest)}))

@@ -95,8 +95,8 @@ class Fuzzer:
         return f"{made.kind}: {made.what}", attempt
 
     def _copy(self, kind: Kind, number: int) -> Path:
-        folder = self.place / f"input-{os.getpid()}-{number}"
-        shutil.copytree(self.bases / kind.base, folder, symlinks=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{number}-", dir=self.place))
+        shutil.copytree(self.bases / kind.base, folder, symlinks=True, dirs_exist_ok=True)
         return folder
 
     def _read(self, watch: Watch, name: str, folder: Path, *, exact: bool, slow: bool) -> Outcome:

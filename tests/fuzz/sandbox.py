@@ -10,6 +10,7 @@ import resource
 import select
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,7 @@ class Watch:
         """
         self._done.clear()
         os.chdir(folder)
+        tempfile.tempdir = str(folder)
         self._folder = str(folder.resolve())
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # its signal ends the process
         try:
