@@ -160,6 +160,9 @@ def _tables(path: Path) -> tuple[dict[str, StoredArray], dict[str, str], list[st
         tables, names = open_npz(path, _wanted)
     else:
         raise UserError(f"--source {path}: no .npz or .npy file, nor a folder of .npy files")
+    for table in tables.values():
+        if 0 in table.shape:
+            raise UserError(f"{table.where}: shape {table.shape} holds no images and no labels")
     plain = {_plain(name): table for name, table in tables.items()}
     return plain, {shown(file.name): sha256_of(file) for file in files}, names
 

@@ -209,8 +209,8 @@ def _array(file: IO[bytes], size: int, where: str, path: Path) -> StoredArray:
             f"{where}: damaged (its header says {dtype} {shape}, {values:,} bytes; "
             f"it holds {size - head.tell():,})"
         )
-    if not shape or 0 in shape:
-        raise UserError(f"{where}: shape {shape} holds no images and no labels")
+    if not shape:
+        raise UserError(f"{where}: a single value, expected an array")
     found = StoredArray(where, shape, dtype, path, head.tell(), bool(fortran) and len(shape) > 1)
     if found._fortran and values > SMALL:
         raise UserError(

@@ -153,7 +153,7 @@ def in_processes(tries: list[tuple[str, Try]], jobs: int, place: Path) -> list[t
     for job in range(jobs):
         pids.append(os.fork())
         if pids[-1] == 0:
-            with (place / f"outcomes-{job}").open("w") as file:
+            with (place / f"outcomes-{job}").open("w", buffering=1) as file:
                 for outcome in run_all([attempt for _, attempt in tries[job::jobs]]):
                     text = outcome.text if outcome.result == FINDING else ""
                     file.write(json.dumps([outcome.result, text]) + "\n")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.errors import UserError, files_of_user
+from data_pipeline.sources.numpy_files import open_npy, open_npz
 from vae_dist.encode.rows import Chunk, Piece, Rows
 
 BLOCK = 1024
@@ -39,6 +40,11 @@ class LatentRows(Rows):
         if not np.isfinite(z).all():
             raise UserError(f"--latents {path}: {found[0]} holds NaN or infinite values")
         self.z, count = z.astype(np.float32), len(z)
+        for name in ("labels", "index"):
+            if name in columns and columns[name].dtype.kind not in "iu":
+                raise UserError(
+                    f"--latents {path}: {name} are {columns[name].dtype}; give integers"
+                )
         self.labels = columns.get("labels", np.full(count, -1, np.int64)).astype(np.int64)
         self.index = columns.get("index", np.arange(count)).astype(np.int64)
         self.names = columns.get("names")
@@ -64,15 +70,11 @@ class LatentRows(Rows):
 def _columns(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".parquet":
         return _parquet(path)
-    try:
-        held = np.load(path, allow_pickle=False)
-        if isinstance(held, np.ndarray):
-            return {WORDS[0]: held}
-        with held:
-            wanted = (*WORDS, "labels", "index", "names", "split", "classes")
-            return {name: held[name] for name in held.files if name in wanted}
-    except (ValueError, EOFError, KeyError) as error:
-        raise UserError(f"--latents {path}: not a plain .npy or .npz file ({error})") from error
+    if path.suffix == ".npy":
+        return {WORDS[0]: open_npy(path).whole()}
+    wanted = (*WORDS, "labels", "index", "names", "split", "classes")
+    arrays, _ = open_npz(path, lambda name: name in wanted)
+    return {name: array.whole() for name, array in arrays.items()}
 
 
 def _parquet(path: Path) -> dict[str, np.ndarray]:
