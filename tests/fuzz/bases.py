@@ -117,7 +117,7 @@ def _settings(folder: Path) -> None:
         "lr = 1e-3",
         "tensorboard = false",
     ]
-    rows += ['name = "a"', 'tracker = ["wandb"]', "batch-size = 32", 'dataset = "digits"']
+    rows += ['name = "a"', "batch-size = 32", 'dataset = "digits"']
     (folder / "settings.toml").write_text("\n".join(rows) + "\n")
 
 
