@@ -172,7 +172,8 @@ def check_committed(r: Round) -> None:
         assert last.readlink().name >= str(named), (
             f"status names {named}, last is {last.readlink()}"
         )
-    assert not fault_of(last.resolve()), f"last, {last.readlink()}: {fault_of(last.resolve())}"
+    fault = fault_of(last.resolve())
+    assert not fault, f"last, {last.readlink()}: {fault}"
 
 
 def check_resume(r: Round, whole: Path) -> None:

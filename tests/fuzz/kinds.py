@@ -327,7 +327,7 @@ IDX_FILES = ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 _data = functools.partial(Kind, read=read_data)
 _run = functools.partial(Kind, "run", read=read_run, slow=resume)
-_eval = functools.partial(Kind, "evaluation", read=read_evaluation, slow=write_report, every=100)
+_eval = functools.partial(Kind, "evaluation", read=read_evaluation, slow=write_report, every=400)
 
 KINDS: dict[str, Kind] = {
     "manifest.json": _data("block", "data/manifest.json", mutations=(mutate.json_tree,) * 3, repair=repair_manifest),
