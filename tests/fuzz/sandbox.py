@@ -21,7 +21,7 @@ from data_pipeline.errors import UserError
 MEMORY = 1 << 30
 """Bytes that reading a file may take beside the program itself."""
 CPU_SECONDS = 20
-WALL_SECONDS = 180
+WALL_SECONDS = 600
 LONGEST_MESSAGE = 1500
 
 READ, REFUSED, FINDING = "read", "refused", "finding"

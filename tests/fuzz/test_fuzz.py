@@ -23,7 +23,7 @@ def test_damaged_and_hostile_files_are_read_or_refused() -> None:
 
     In a process of its own: it forks, and imports what the commands import.
     """
-    words = [sys.executable, "-m", "tests.fuzz.run", "--inputs", "250", "--seed", "5"]
+    words = [sys.executable, "-m", "tests.fuzz.run", "--inputs", "200", "--seed", "5"]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
