@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -60,6 +61,9 @@ QUIET = {"--json", "-h", "--help", "--help-all", "--list-flags"}
 
 READER_GONE = 128 + signal.SIGPIPE
 """Exit code where nobody reads our output any more; the usual one."""
+
+FIRST_SPEAKS = 3.0
+"""Seconds after which a process that is not the first of its machine reports an error itself."""
 
 MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 
@@ -134,9 +138,17 @@ def _without_secrets(kind: type[BaseException], error: BaseException, trace: Any
 
 
 def complain(error: BaseException) -> None:
-    """Write a user's error as one line to stderr; of several processes the first one does."""
-    if may_speak():
-        print(f"vae-dist: error: {' '.join(str(error).split())}", file=sys.stderr)
+    """Write a user's error as one line to stderr.
+
+    What all processes of a launcher meet, the first says at once, and the launcher then ends the
+    others. What another one alone met, it says itself a moment later.
+    """
+    line = " ".join(str(error).split())
+    if not may_speak():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(FIRST_SPEAKS)
+        line = f"rank {os.environ.get('RANK', '?')}: {line}"
+    print(f"vae-dist: error: {line}", file=sys.stderr)
 
 
 def _open_streams(argv: Sequence[str]) -> None:

@@ -206,9 +206,15 @@ def test_accelerates_usual_variables_are_fine():
         (TORCHRUN | {"LOCAL_RANK": "0"}, True),
     ],
 )
-def test_errors_are_silent_only_where_a_launcher_runs_another_that_speaks(
+def test_errors_wait_only_where_a_launcher_runs_another_that_speaks(
     environ, speaks, monkeypatch, capsys
 ):
+    """And are said in the end: they may be this process's own."""
+    waits = []
     monkeypatch.setattr("os.environ", environ)
+    monkeypatch.setattr("time.sleep", waits.append)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     complain(UserError("--epochs nope"))
-    assert ("--epochs nope" in capsys.readouterr().err) == speaks
+    assert bool(waits) != speaks
+    said = "" if speaks else "rank 3: "
+    assert capsys.readouterr().err == f"vae-dist: error: {said}--epochs nope\n"

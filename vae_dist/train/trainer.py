@@ -15,6 +15,7 @@ from data_pipeline.batch import Batch
 from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
 from data_pipeline.order import World
+from vae_dist.failures.lost_ranks import explain_lost_ranks, is_lost_ranks
 from vae_dist.failures.non_finite import explain
 from vae_dist.failures.out_of_memory import OutOfMemoryObserver
 from vae_dist.memory.plan import Fit
@@ -70,8 +71,14 @@ class Trainer:
         try:
             self._build()
         except BaseException as error:
-            self.fail(error)
+            lost = None
+            if is_lost_ranks(error):
+                timeout = settings.precision.collective_timeout
+                lost = explain_lost_ranks(error, self.world.rank, self.world.size, timeout)
+            self.fail(lost or error)
             self.folder.release()
+            if lost is not None:
+                raise lost from error
             raise
 
     def _take_folder(self) -> None:
