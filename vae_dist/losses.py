@@ -8,10 +8,10 @@ from typing import Annotated, Literal, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from data_pipeline.checks import Above, AtLeast, check_fields
 from data_pipeline.errors import UserError
+from vae_dist.gradients import Bernoulli, Gaussian, StandardKL
 from vae_dist.metrics import ssim
 
 LOG_SIGMA_MIN = -6.0  # a standard deviation of 1/400, less than one step of 8-bit grey
@@ -126,7 +126,7 @@ def bce_nats(logits: Tensor, images: Tensor) -> Tensor:
     A grey level is read as the probability that the binary pixel is 1. Never negative, and
     not zero for a perfect reconstruction: it then equals the entropy of the grey levels.
     """
-    return F.binary_cross_entropy_with_logits(logits, images, reduction="none").flatten(1).sum(1)
+    return Bernoulli.apply(logits, images)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def gaussian_nats(logits: Tensor, images: Tensor, log_sigma: Tensor) -> Tensor:
@@ -137,9 +137,7 @@ def gaussian_nats(logits: Tensor, images: Tensor, log_sigma: Tensor) -> Tensor:
     logarithm may be below zero. Adding ``C x H x W x log(255)`` turns it into nats of the
     8-bit image.
     """
-    squares = (torch.sigmoid(logits) - images).square().flatten(1).sum(1)
-    constant = log_sigma + 0.5 * math.log(2 * math.pi)
-    return 0.5 * squares * torch.exp(-2 * log_sigma) + math.prod(images.shape[1:]) * constant
+    return Gaussian.apply(logits, images, log_sigma)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def ssim_nats(logits: Tensor, images: Tensor, window: int, scale: float) -> Tensor:
@@ -157,7 +155,7 @@ def ssim_nats(logits: Tensor, images: Tensor, window: int, scale: float) -> Tens
 
 def kl_standard(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL(q(z|x) || N(0, 1)) of each latent, the shape of ``mu``."""
-    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
+    return StandardKL.apply(mu, logvar)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class Objective(nn.Module):
                 ratio = self._log_ratio(mu, logvar, z)
                 kl = kl_dim.sum(1) if self.config.prior == "standard" else ratio.mean(1)
             terms = {
-                "recon": nats.mean(1),
+                "recon": nats[:, 0] if nats.shape[1] == 1 else nats.mean(1),
                 "kl": kl,
                 "kl_dim": kl_dim,
                 "mu": mu,
@@ -133,7 +133,7 @@ class Objective(nn.Module):
         kl = terms["kl"]
         if self.config.free_bits:
             kl = terms["kl_dim"].clamp(min=self.config.free_bits).sum(1)
-        return recon_weight * terms["recon"] + beta * kl_weight * kl
+        return _weighted(terms["recon"], recon_weight) + _weighted(kl, beta * kl_weight)
 
     def log_weights(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Log importance weights (n, K): log p(x|z) + log p(z) - log q(z|x), fp32."""
@@ -167,3 +167,7 @@ class Objective(nn.Module):
     def mean_image(logits: Tensor) -> Tensor:
         """Mean of the likelihood, in [0, 1], fp32."""
         return torch.sigmoid(logits.float())
+
+
+def _weighted(term: Tensor, weight: float | Tensor) -> Tensor:
+    return term if isinstance(weight, float) and weight == 1.0 else weight * term

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from data_pipeline.errors import UserError
+from vae_dist.gradients import Squeeze
 from vae_dist.models.config import ModelConfig
 
 LINEAR_LOGVAR, EXTRA_LOGVAR = 10.0, 5.0
@@ -21,8 +22,7 @@ def bound_logvar(logvar: Tensor) -> Tensor:
     Beyond 10 it is squeezed smoothly, so that a unit which went too far still has a
     gradient that brings it back.
     """
-    inner = logvar.clamp(-LINEAR_LOGVAR, LINEAR_LOGVAR)
-    return inner + EXTRA_LOGVAR * torch.tanh((logvar - inner) / EXTRA_LOGVAR)
+    return Squeeze.apply(logvar, LINEAR_LOGVAR, EXTRA_LOGVAR)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def start_heads(mean: nn.Linear | nn.Conv2d, logvar: nn.Linear | nn.Conv2d) -> None:
