@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from vae_dist.train.settings import Settings
 
+SSIM_STEPS = 50
+"""Fewest steps from one record of training with SSIM to the next."""
+
 
 @dataclasses.dataclass(kw_only=True)
 class LogConfig:
@@ -43,6 +46,11 @@ class LogConfig:
     """More trackers of Accelerate's: wandb, mlflow, aim, comet_ml, clearml, dvclive ..."""
     project: str = "vae-dist"
     """Project of those trackers; the run in it has the run's name."""
+
+    @property
+    def ssim_every(self) -> int:
+        """Steps from one SSIM of training images to the next: it costs as much as a small step."""
+        return self.log_every * -(-SSIM_STEPS // self.log_every)
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -56,10 +56,19 @@ class Trackers:
         for name, value in figures.items():
             if isinstance(value, list):
                 scalars |= {f"{split}_{name}/{i}": v for i, v in enumerate(value)}
-        self._accelerator.log(scalars, step=step)
+        self.scalars(scalars, step)
 
     def scalars(self, figures: dict[str, float], step: int) -> None:
-        self._accelerator.log(figures, step=step)
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        for tracker in self._accelerator.trackers:
+            if tracker.name != "tensorboard":
+                tracker.log(figures, step=step)
+                continue
+            # One event for all, written by TensorBoard's own thread: Accelerate would write one
+            # for each number, and wait for the file.
+            values = [Summary.Value(tag=tag, simple_value=v) for tag, v in figures.items()]
+            tracker.writer.file_writer.add_summary(Summary(value=values), step)
 
     def epoch(self, number: int, train: dict[str, float], val: dict[str, float]) -> None:
         tags = {f"eph_tr_{t}": train.get(n) for n, t in ARTICLE2018_TAGS.items()}
@@ -118,7 +127,7 @@ def start_trackers(settings: Settings, accelerator: Accelerator, run_dir: Path, 
         raise UserError(f"--tracker {' '.join(log.tracker)}: does not start ({reason})") from error
     if log.tensorboard:
         # What a killed run wrote beyond its checkpoint is written again: TensorBoard drops it.
-        board = TensorBoardTracker("tensorboard", str(run_dir), purge_step=step + 1)
+        board = TensorBoardTracker("tensorboard", str(run_dir), purge_step=step + 1, flush_secs=5)
         board.start()
         board.log({"settings": "\n".join(f"    {k} = {v}" for k, v in config.items())}, step=step)
         accelerator.trackers.append(board)

@@ -70,19 +70,23 @@ class Meta:
             raise UserError(f"sha256 must be of {' and '.join(FILES)}")
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
     """Write JSON so that a reader sees the old file or the new one, never a part."""
-    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode(), durable=durable)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
+def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part.
+
+    Where it is not `durable`, a machine that loses power may lose it too.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         beside.replace(path)
     except OSError:
         beside.unlink(missing_ok=True)

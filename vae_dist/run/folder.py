@@ -113,19 +113,19 @@ class RunFolder:
         """Let others train in the folder."""
         self.lock.release()
 
-    def set_status(self, **fields: Any) -> None:
-        """Merge `fields` into ``status.json``, atomically."""
+    def set_status(self, *, durable: bool = True, **fields: Any) -> None:
+        """Merge `fields` into ``status.json``, atomically; see `write_json`."""
         self._status |= fields
         self._status["time"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         for path in (self.path / "status.json", self._status_copy):
             if path is not None:
-                self.write(path, self._status)
+                self.write(path, self._status, durable=durable)
 
-    def write(self, path: Path, content: Any) -> None:
+    def write(self, path: Path, content: Any, *, durable: bool = True) -> None:
         """Write a JSON file of the run, unless another process has taken the folder over."""
         self.lock.check()
         with files_of_user(f"{path}: cannot be written", "the checkpoints there stand"):
-            write_json(path, content)
+            write_json(path, content, durable=durable)
 
     def write_environment(self, device: torch.device, world_size: int) -> None:
         """Write ``environment.json``: versions, commit, host, device, command."""

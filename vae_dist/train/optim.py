@@ -58,8 +58,8 @@ class OptimConfig:
     momentum: Annotated[float, AtLeast(0)] = 0.0
     """Momentum of sgd and rmsprop."""
 
-    fused: bool = False
-    """One kernel for all parameters (adam, adamw, sgd)."""
+    fused: bool = True
+    """One kernel for all parameters, where there is one (adam, adamw, sgd)."""
 
     grad_clip: Annotated[float, AtLeast(0)] = 0.0
     """Largest gradient norm; 0 leaves gradients as they are."""
@@ -74,8 +74,6 @@ class OptimConfig:
             raise UserError(f"--ema {self.ema}: must be 0 (none), or below 1 as in 0.999")
         if self.m2 < self.m1:
             raise UserError(f"--m2 {self.m2}: must not come before --m1 {self.m1}")
-        if self.fused and self.optimizer == "rmsprop":
-            raise UserError("--fused: rmsprop has no fused form; use adam, adamw or sgd")
 
 
 def scaled_lr(config: OptimConfig, batch_size: int) -> float:
@@ -103,7 +101,7 @@ def build_optimizer(
     }
     if config.optimizer in ("sgd", "rmsprop"):
         options["momentum"] = config.momentum
-    if config.fused:
+    if config.fused and config.optimizer != "rmsprop":
         options["fused"] = True
     family: dict[str, type[optim.Optimizer]] = {
         "adam": optim.Adam,

@@ -63,12 +63,19 @@ class StopRequest:
         return self.reason is not None
 
 
+POLL_SECONDS = 0.1
+"""How often, about, the ranks exchange whether to stop."""
+MOST_CALLS = 32
+
+
 class Agreement:
     """Lets all ranks see a stop request at the same call of `poll`.
 
-    Each call starts a reduction of one integer over a gloo group on the CPU and reads the one
-    that the call before started: nothing waits for the accelerator, and no rank for another
-    by more than one step. A rank that waits longer than `timeout` seconds for the others fails.
+    Some calls start a reduction over a gloo group on the CPU and read the one that was started
+    before: nothing waits for the accelerator, and no rank for another. The slowest rank's time
+    for a call is reduced too, and all ranks count from it how many calls later the next one is
+    due, so that fast steps do not pay for it. A rank that waits longer than `timeout` seconds
+    for the others fails.
     """
 
     def __init__(self, request: StopRequest, world: World, timeout: float = 600.0) -> None:
@@ -76,6 +83,8 @@ class Agreement:
         self._size = world.size
         self._pending: tuple[Any, Any] | None = None
         self._group: Any = None
+        self._calls = self._due = 1
+        self._since = time.monotonic()
         if world.size > 1:
             import torch.distributed as dist
 
@@ -85,23 +94,31 @@ class Agreement:
         """Whether all ranks stop here. Every rank must call this equally often."""
         if self._size == 1:
             return self._request.requested
+        self._calls -= 1
+        if self._calls:
+            return False
         import torch
         import torch.distributed as dist
 
-        flag = torch.tensor([int(self._request.requested)])
-        work = dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group, async_op=True)
-        before, self._pending = self._pending, (work, flag)
-        return before is not None and self._finish(before)
+        each = (time.monotonic() - self._since) / self._due
+        told = torch.tensor([float(self._request.requested), each], dtype=torch.float64)
+        work = dist.all_reduce(told, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        before, self._pending = self._pending, (work, told)
+        stop = before is not None and self._finish(before)
+        self._calls, self._since = self._due, time.monotonic()
+        return stop
 
     def settle(self) -> bool:
         """Finish what `poll` started; call at a point that every rank passes."""
         before, self._pending = self._pending, None
+        self._calls = self._due = 1
         return before is not None and self._finish(before)
 
     def _finish(self, pending: tuple[Any, Any]) -> bool:
-        work, flag = pending
+        work, told = pending
         work.wait()
-        stop = bool(flag.item())
+        stop, each = told.tolist()
+        self._due = max(1, min(MOST_CALLS, int(POLL_SECONDS / max(each, 1e-6))))
         if stop and self._request.reason is None:
             self._request.reason = "another rank"
-        return stop
+        return bool(stop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -29,6 +30,10 @@ SUMS = ("loss", "recon", "kl", "images", "ssim", "ssim_images")
 """What training sums over images on the device, in this order."""
 
 RUNNING_MEAN_GAMMA = 0.9
+
+CACHED_PIXELS = 1 << 20
+"""Pixels that a CPU works on at once: what is computed of them stays in its caches. A larger
+batch is computed in parts, as under ``--accumulate``."""
 
 
 class NonFiniteLoss(RuntimeError):
@@ -118,6 +123,10 @@ class TrainState:
         self.epoch_sums = self._zeros(len(SUMS))
         self.step_losses: list[Tensor] = []
         self.kl_weight: float | Tensor = math.nan
+        self.images_at_once = sys.maxsize
+        if self.device.type == "cpu":
+            self.images_at_once = max(1, CACHED_PIXELS // math.prod(manifest.image_shape))
+        self._constants: dict[tuple[int, float], Tensor] = {}
 
     def wrap(self) -> None:
         """Compile the module, then wrap it for DDP and autocast; after the weights are loaded."""
@@ -149,8 +158,19 @@ class TrainState:
             set_rates(self.scheduler)
         return False
 
+    def constant(self, count: int, value: float) -> Tensor:
+        """A tensor (count,) of one value, fp32, made once."""
+        key = count, value
+        if key not in self._constants:
+            self._constants[key] = torch.full((count,), value, device=self.device)
+        return self._constants[key]
+
+    @property
+    def _wide(self) -> Any:
+        return {"dtype": torch.float64, "device": self.device}
+
     def _zeros(self, size: int) -> Tensor:
-        return torch.zeros(size, dtype=torch.float64, device=self.device)
+        return torch.zeros(size, **self._wide)
 
     def reduce(self, tensor: Tensor) -> Tensor:
         """Sum of a tensor over processes, on each of them."""
@@ -177,51 +197,94 @@ class TrainState:
         return balance(recon, kl)
 
     def add_sums(self, sums: Tensor) -> None:
-        """Add a step's sums to those of the log window and of the epoch; nothing is read back."""
-        self.window += sums
-        self.epoch_sums += sums
-        self.step_losses.append(sums[0])
+        """Add a step's sums to those of the log window and of the epoch; nothing is read back.
+
+        Parameters
+        ----------
+        sums : Tensor
+            In the order of `SUMS`; the last two may not be there.
+        """
+        for total in (self.window, self.epoch_sums):
+            total[: len(sums)].add_(sums)
+        self.step_losses.append(sums)
         if self.settings.loss.do_running_mean:
             total = self.reduce(sums)
             means = total[1:3] / total[3].clamp(min=1)
             self.running = RUNNING_MEAN_GAMMA * self.running + (1 - RUNNING_MEAN_GAMMA) * means
 
-    def close_window(self) -> dict[str, float]:
-        """Means over the steps since the window was last closed; the same on every process.
+    def close_window(self, *more: Tensor | float) -> Reading:
+        """Begin to read the sums since the window was last closed, and more numbers with them.
 
-        Raises
-        ------
-        NonFiniteLoss
-            If a loss among them was NaN or infinite.
+        All processes must call this, and read what it returns.
         """
-        total = self.reduce(self.window)
-        self.check_finite(total)
-        self.window = torch.zeros_like(self.window)
-        self.step_losses.clear()
-        return means(total)
+        sums = self.reduce(self.window)
+        extra = [
+            m.double() if isinstance(m, Tensor) else torch.full((), m, **self._wide) for m in more
+        ]
+        reading = Reading(torch.cat([sums, torch.stack(extra)]) if extra else sums, self)
+        self.window, self.step_losses = torch.zeros_like(self.window), []
+        return reading
 
     def close_epoch(self) -> dict[str, float]:
         """Means over the epoch; the same on every process."""
         total = self.reduce(self.epoch_sums)
         self.epoch_sums = torch.zeros_like(self.epoch_sums)
-        return means(total)
+        return means(total.tolist())
 
     def check_finite(self, total: Tensor) -> None:
-        """Raise `NonFiniteLoss` naming the first bad step of the window whose sums these are."""
-        if math.isfinite(float(total[0])):
-            return
-        losses = self.reduce(torch.stack(self.step_losses))
+        """Raise `NonFiniteLoss` naming the first bad step of the open window, of these sums."""
+        if not math.isfinite(float(total[0])):
+            raise self.non_finite(self.step_losses, self.counters.step)
+
+    def non_finite(self, step_losses: list[Tensor], step: int) -> NonFiniteLoss:
+        """The first of some steps, the last of which is the one before `step`, that went wrong."""
+        losses = self.reduce(torch.stack([sums[0] for sums in step_losses]))
         first = int((~torch.isfinite(losses)).nonzero()[0])
-        raise NonFiniteLoss(self.counters.step - len(self.step_losses) + first)
+        return NonFiniteLoss(step - len(step_losses) + first)
 
     def learning_rate(self) -> float:
         """The rate of the next step."""
         return float(self.scheduler.get_last_lr()[0])
 
 
-def means(total: Tensor) -> dict[str, float]:
+class Reading:
+    """Numbers on their way from the device; to wait for them a window later costs nothing.
+
+    Parameters
+    ----------
+    numbers : Tensor
+        Reduced sums in the order of `SUMS`, then more numbers.
+    state : TrainState
+        Whose window they are of.
+    """
+
+    def __init__(self, numbers: Tensor, state: TrainState) -> None:
+        self._state, self._losses, self._step = state, state.step_losses, state.counters.step
+        self._numbers = numbers.to("cpu", non_blocking=True)  # page-locked, where from a GPU
+        self._arrived = None
+        if numbers.device.type == "cuda":
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def read(self) -> tuple[dict[str, float], list[float]]:
+        """Means over the window and the other numbers, the same on every process.
+
+        Raises
+        ------
+        NonFiniteLoss
+            If a loss among them was NaN or infinite.
+        """
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        numbers = self._numbers.tolist()
+        if not math.isfinite(numbers[0]):
+            raise self._state.non_finite(self._losses, self._step)
+        return means(numbers[: len(SUMS)]), numbers[len(SUMS) :]
+
+
+def means(total: list[float]) -> dict[str, float]:
     """Figures an image from reduced sums in the order of `SUMS`."""
-    sums = dict(zip(SUMS, total.tolist(), strict=True))
+    sums = dict(zip(SUMS, total, strict=True))
     images, shown = max(1.0, sums["images"]), sums["ssim_images"]
     figures = {name: sums[name] / images for name in ("loss", "recon", "kl")}
     return figures | ({"ssim": sums["ssim"] / shown} if shown else {})

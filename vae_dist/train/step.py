@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from typing import Any
 
 import torch
@@ -12,10 +11,12 @@ from torch import Tensor
 from data_pipeline.batch import Batch
 from vae_dist.losses import kl_weight_at
 from vae_dist.metrics import ssim
-from vae_dist.train.state import SUMS, NonFiniteLoss, TrainState
+from vae_dist.train.state import NonFiniteLoss, TrainState
 
 
-def train_step(state: TrainState, batch: Batch, *, measure: bool) -> Tensor | None:
+def train_step(
+    state: TrainState, batch: Batch, *, measure: bool, with_ssim: bool = False
+) -> Tensor | None:
     """Forward, backward, update.
 
     Each image's loss is divided by the size of the global batch, and DDP's mean over processes
@@ -28,7 +29,9 @@ def train_step(state: TrainState, batch: Batch, *, measure: bool) -> Tensor | No
     batch : Batch
         This process's part, on the device; may hold no image.
     measure : bool
-        Whether to compute SSIM and the gradient norm, for the log.
+        Whether to compute the gradient norm, for the log.
+    with_ssim : bool
+        Whether to compute SSIM, for the log.
 
     Returns
     -------
@@ -48,31 +51,37 @@ def train_step(state: TrainState, batch: Batch, *, measure: bool) -> Tensor | No
     state.kl_weight = beta if weights is None else weights[1]
     if weights is not None:
         beta = 1.0  # the running means take the place of the fixed weights
-    sums = torch.zeros(len(SUMS), dtype=torch.float64, device=state.device)
-    parts = settings.run.accumulate
+    found: list[Tensor] = []  # sums of each part, in the order of SUMS
+    parts = max(settings.run.accumulate, -(-len(batch) // state.images_at_once))
     for part in range(parts):
         where = slice(len(batch) * part // parts, len(batch) * (part + 1) // parts)
         count = where.stop - where.start
-        x, eps, labels = images[where], noise[where], batch.labels[where]
+        x, eps, labels = images, noise, batch.labels
         if not count:  # no image here, yet this process takes part in every reduction
             x, eps, labels = (_blank(t) for t in (images, noise, batch.labels))
-        synchronise = part == parts - 1
-        with contextlib.nullcontext() if synchronise else accelerator.no_sync(state.module):
+        elif parts > 1:
+            x, eps, labels = x[where], eps[where], labels[where]
+        wait = part < parts - 1 and state.world.size > 1
+        with accelerator.no_sync(state.module) if wait else contextlib.nullcontext():
             if settings.precision.compile_mode == "reduce-overhead":
                 torch.compiler.cudagraph_mark_step_begin()
             terms = state.module(x, eps, labels)
             loss = objective.combine(terms, beta=beta, weights=weights)
-            scale = state.world.size / batch.size if count else 0.0
-            accelerator.backward(loss.sum() * scale)
+            share = state.world.size / batch.size if count else 0.0
+            each = state.constant(len(x), share)
+            if accelerator.scaler is None:
+                loss.backward(each)
+            else:
+                accelerator.backward((loss * each).sum())
         if count:
             with torch.no_grad():
-                found = torch.stack([loss.sum(), terms["recon"].sum(), terms["kl"].sum()])
-                sums[:3] += found.double()
-                sums[3] += count
-                if measure:
+                one = state.constant(count, 1.0)
+                columns = [loss, terms["recon"], terms["kl"], one]
+                if with_ssim:
                     shown = objective.mean_image(terms["logits"])
-                    sums[4] += ssim(shown, x, settings.loss.ssim_window_size).double().sum()
-                    sums[5] += count
+                    columns += [ssim(shown, x, settings.loss.ssim_window_size), one]
+                found.append(torch.stack(columns).sum(1, dtype=torch.float64))
+    sums = sum(found[1:], found[0]) if found else torch.zeros_like(state.window)
     return _update(state, sums, measure)
 
 
@@ -95,9 +104,13 @@ def _update(state: TrainState, sums: Tensor, measure: bool) -> Tensor | None:
     accelerator, optimizer, counters = state.accelerator, state.optimizer, state.counters
     clip, allowed = state.settings.optim.grad_clip, state.settings.run.max_bad_steps
     norm = None
-    if clip or measure or allowed:
-        # A largest norm of infinity measures without clipping.
-        norm = accelerator.clip_grad_norm_(state.parameters, clip or math.inf)
+    if clip:
+        norm = accelerator.clip_grad_norm_(state.parameters, clip)
+    elif measure or allowed:
+        if accelerator.scaler is not None:
+            accelerator.unscale_gradients()
+        gradients = [p.grad for p in state.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
     # Under fp16 the scaler skips overflows by itself. Gradients are reduced already, so all
     # processes see the same norm and decide alike.
     if allowed and norm is not None and accelerator.scaler is None and not norm.isfinite():

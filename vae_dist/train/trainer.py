@@ -14,10 +14,12 @@ import torch
 from data_pipeline.batch import Batch
 from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
+from data_pipeline.load.prefetch import on_device
 from data_pipeline.order import World
 from vae_dist.failures.lost_ranks import explain_lost_ranks, is_lost_ranks
 from vae_dist.failures.non_finite import explain
 from vae_dist.failures.out_of_memory import OutOfMemoryObserver
+from vae_dist.memory.allocator import keep_freed_memory
 from vae_dist.memory.plan import Fit
 from vae_dist.run.folder import RunFolder
 from vae_dist.run.history import best_score
@@ -29,9 +31,12 @@ from vae_dist.train.loaders import open_loaders
 from vae_dist.train.opening import closing, introduction, make_profiler, write_run_files
 from vae_dist.train.settings import Settings
 from vae_dist.train.signals import EXIT_REQUEUE, Agreement, StopRequest
-from vae_dist.train.state import NonFiniteLoss, TrainState
+from vae_dist.train.state import NonFiniteLoss, Reading, TrainState
 from vae_dist.train.step import train_step
 from vae_dist.train.validation import reconstruction_panel, validate
+
+STATUS_SECONDS = 1.0
+"""How often ``status.json`` is written while the run goes on."""
 
 
 class Trainer:
@@ -102,11 +107,20 @@ class Trainer:
         self.state.order = self.loaders.order
         self.origin = restore(self.state, self.folder.checkpoints, self.data)
         self.fit = Fit(self.state)  # may run out of memory on purpose
+        if settings.precision.compile_mode == "reduce-overhead" and settings.run.accumulate > 1:
+            raise UserError(
+                f"--compile-mode reduce-overhead: the gradients of {settings.run.accumulate} "
+                "micro-batches cannot be summed in the memory of one CUDA graph; Fix: --accumulate 1 "
+                "(without --find-batch-size), or --compile-mode default"
+            )
         self.memory = OutOfMemoryObserver(
             self.folder.path, self.world.rank, self.state.device, settings.memory
         ).attach()
+        if self.state.device.type == "cpu":
+            keep_freed_memory()
         self.state.wrap()
         self.saved_step = -1
+<<<<<<< HEAD
         on_main(self.is_main, self._begin)
 
     def _begin(self) -> None:
@@ -116,6 +130,12 @@ class Trainer:
             self.origin += f"; {told}"
             self.state.best = best_score(self.folder.checkpoints, self.state.best)
         write_run_files(self.folder, self.state, self.data)
+=======
+        self._unwritten: tuple[Reading, dict[str, Any]] | None = None
+        self._watched: dict[str, float] = {}
+        if self.is_main:
+            write_run_files(self.folder, self.state, self.data)
+>>>>>>> c6ad731 (Take a step without needless work, and log without waiting)
 
     def train(self) -> int:
         """Train to the end or to a stop request.
@@ -194,9 +214,12 @@ class Trainer:
         state, counters, run = self.state, self.state.counters, self.settings.run
         state.module.train()
         self._start_clock()
-        for batch in self._timed(self.train_loader.batches(counters.epoch, counters.step_in_epoch)):
-            measure = (counters.step + 1) % self.settings.log.log_every == 0
-            norm = train_step(state, batch, measure=measure)
+        batches = self.train_loader.batches(counters.epoch, counters.step_in_epoch)
+        for batch in self._timed(on_device(batches, state.device)):
+            log = self.settings.log
+            measure = (counters.step + 1) % log.log_every == 0
+            with_ssim = (counters.step + 1) % log.ssim_every == 0
+            norm = train_step(state, batch, measure=measure, with_ssim=with_ssim)
             counters.step += 1
             counters.step_in_epoch += 1
             if measure:
@@ -216,8 +239,13 @@ class Trainer:
         Where ``--max-steps`` ends the run within an epoch, that epoch stays open.
         """
         state, counters = self.state, self.state.counters
+<<<<<<< HEAD
         with state.averaged():
             figures = validate(state, self.val_loader, self.agreement)
+=======
+        self._write_log()
+        figures = validate(state, self.val_loader, self.agreement)
+>>>>>>> c6ad731 (Take a step without needless work, and log without waiting)
         if figures is None:
             return True
         whole = self._epoch_complete()
@@ -257,7 +285,7 @@ class Trainer:
         return self.state.counters.step_in_epoch >= self.state.steps_per_epoch
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Move batches to the device, and note how long each step and its data took."""
+        """Note how long each step and its data took."""
         while True:
             asked = time.perf_counter()
             batch = next(batches, None)
@@ -265,7 +293,7 @@ class Trainer:
                 return
             images, waited = len(batch), time.perf_counter() - asked
             try:
-                yield batch.to(self.state.device, non_blocking=True)
+                yield batch
             finally:  # also where the loop ends with this step
                 self.profiler.step()
                 seconds = time.perf_counter() - asked
@@ -277,29 +305,47 @@ class Trainer:
         self._clock, self._clock_step = time.perf_counter(), self.state.counters.step
 
     def _log(self, norm: torch.Tensor | None) -> None:
+        """Begin to read the window's figures; write those of the window before."""
         state, counters = self.state, self.state.counters
-        steps = counters.step - self._clock_step
+        self._write_log()
+        reading = state.close_window(state.kl_weight, math.nan if norm is None else norm)
+        steps, now = counters.step - self._clock_step, time.perf_counter()
         figures: dict[str, Any] = {
             "split": "train",
             "step": counters.step,
             "epoch": counters.epoch + counters.step_in_epoch / state.steps_per_epoch,
-            **state.close_window(),
             "lr": state.learning_rate(),
-            "beta": float(state.kl_weight),
-            "grad_norm": None if norm is None else float(norm),
             "skipped_steps": counters.skipped + counters.bad_steps,
+            "images_per_second": steps * self.settings.run.batch_size / (now - self._clock),
         }
-        seconds = time.perf_counter() - self._clock  # after close_window has waited
-        figures["images_per_second"] = steps * self.settings.run.batch_size / seconds
+        self._unwritten = reading, figures
         self._start_clock()
-        self.sink.record(figures)
-        watched = {f"telemetry/{n}": v for n, v in self.telemetry.scalars().items()}
-        self.sink.scalars(watched, counters.step)
-        self._status("running")
+        if state.device.type == "cpu":  # nothing to wait for
+            self._write_log()
 
+    def _write_log(self) -> None:
+        """Write figures that were not written yet; all processes must call this."""
+        if self._unwritten is None:
+            return
+        (reading, figures), self._unwritten = self._unwritten, None
+        means, (beta, norm) = reading.read()
+        self.sink.record(figures | means | {"beta": beta, "grad_norm": norm})
+        watched = self.telemetry.scalars()
+        if watched != self._watched:  # they are sampled by the clock, not by the step
+            self._watched = watched
+            self.sink.scalars({f"telemetry/{n}": v for n, v in watched.items()}, figures["step"])
+        if time.monotonic() - self._status_told > STATUS_SECONDS:
+            self._status("running", durable=False)
+
+<<<<<<< HEAD
     def _save(self, score: float | None = None, *, best: bool = False) -> None:
         config = self.settings.checkpoint
         target = save(self.state, self.folder, config, score=score, best=best)
+=======
+    def _save(self, best: bool = False) -> None:
+        self._write_log()
+        target = save(self.state, self.folder.checkpoints, self.settings.checkpoint, best=best)
+>>>>>>> c6ad731 (Take a step without needless work, and log without waiting)
         self.saved_step = self.state.counters.step
         self._status("running", checkpoint=target.name)
 
@@ -314,6 +360,7 @@ class Trainer:
             )
 
     def _status(self, state: str, **fields: Any) -> None:
+        self._status_told = time.monotonic()
         if self.is_main:
             if hasattr(self, "state"):
                 counters = self.state.counters
