@@ -34,7 +34,7 @@ class Bernoulli(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (residual,) = ctx.saved_tensors
         return residual * _across(grad, residual), None
 
@@ -59,7 +59,7 @@ class Gaussian(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor]:
         slope, squares, precision = ctx.saved_tensors
         logits = slope * _across(grad * precision, slope)
         return logits, None, (grad * (ctx.pixels - squares * precision)).sum()
@@ -76,7 +76,7 @@ class StandardKL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         mu, variance = ctx.saved_tensors
         return grad * mu, (variance - 1).mul_(grad).mul_(0.5)
 
@@ -93,7 +93,7 @@ class Squeeze(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (beyond,) = ctx.saved_tensors
         return torch.addcmul(grad, grad * beyond, beyond, value=-1), None, None
 

@@ -22,7 +22,7 @@ def bound_logvar(logvar: Tensor) -> Tensor:
     Beyond 10 it is squeezed smoothly, so that a unit which went too far still has a
     gradient that brings it back.
     """
-    return Squeeze.apply(logvar, LINEAR_LOGVAR, EXTRA_LOGVAR)  # type: ignore[no-any-return, no-untyped-call]
+    return Squeeze.apply(logvar, LINEAR_LOGVAR, EXTRA_LOGVAR)
 
 
 def start_heads(mean: nn.Linear | nn.Conv2d, logvar: nn.Linear | nn.Conv2d) -> None:
