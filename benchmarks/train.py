@@ -1,0 +1,276 @@
+"""How fast training is, beside other loops of the same mathematics, and where its time goes."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from benchmarks.contenders import LATENTS, LOOPS
+from data_pipeline.errors import UserError
+
+Say = Callable[[str], None]
+LIBRARIES = {"pythae": "pythae", "lightning": "lightning"}
+"""Loops that need a library of their own."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class TrainBenchConfig:
+    """Measuring the speed of training."""
+
+    data: Path = Path("data/fmnist")
+    """Data folder."""
+    models: list[str] = dataclasses.field(default_factory=lambda: ["fc_conv"])
+    """Models."""
+    batch_sizes: list[int] = dataclasses.field(default_factory=lambda: [64, 512, 4096])
+    """Images a step."""
+    beside: list[str] = dataclasses.field(
+        default_factory=lambda: ["bare", "bare_compiled", "pythae", "lightning"]
+    )
+    """Other loops, turn by turn with this program's: bare, bare_compiled, pythae, lightning."""
+    article2018: str = ""
+    """A checkout of the 2018 program, to time its train.py too (fc and fc_conv)."""
+    rounds: int = 7
+    """Turns of each loop; medians are told."""
+    turn_seconds: float = 3.0
+    """Length of a turn."""
+    threads: int = 2
+    """Threads of each loop on the CPU."""
+    processes: list[int] = dataclasses.field(default_factory=lambda: [1, 2])
+    """Numbers of processes, of one thread each, for the scaling; none: leave it out."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.beside if name not in LOOPS]
+        if unknown:
+            raise UserError(f"--beside {unknown[0]}: choose of {', '.join(LOOPS)}")
+        for name in ("rounds", "threads"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
+        if not self.turn_seconds > 0:
+            raise UserError(f"--turn-seconds {self.turn_seconds}: must be above 0")
+
+
+class Contender:
+    """A training loop in a process of its own, which works when it is its turn.
+
+    Parameters
+    ----------
+    name : str
+        Of `LOOPS`.
+    words : str
+        Data folder, model, batch size, and what else the loop takes.
+    threads : int
+    """
+
+    def __init__(self, name: str, *words: str, threads: int) -> None:
+        self.name = name
+        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115, closed by `close`
+        root = Path(__file__).parent.parent
+        environ = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(root)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.contenders", name, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env=environ,
+        )
+        self.found: list[float] = []
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.errors.seek(0)
+            told = self.errors.read().decode(errors="replace").strip().splitlines()
+            raise RuntimeError(f"{self.name} ended: {told[-1] if told else 'without a word'}")
+        return line
+
+    def wait_until_ready(self) -> None:
+        """Wait until it is warm."""
+        self._answer()
+
+    def turn(self, seconds: float) -> None:
+        """Let it train so long, and note its images a second."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{seconds}\n")
+        self.process.stdin.flush()
+        told = json.loads(self._answer())
+        self.found.append(told["images"] / told["seconds"])
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+        self.errors.close()
+
+
+def bench_train(config: TrainBenchConfig, say: Say) -> dict[str, Any]:
+    """All measurements of a config.
+
+    Returns
+    -------
+    dict
+        ``machine``; ``speeds``: of each model and batch size the images a second of each loop
+        (median, lowest, highest) and ``ratio``, ours over it, the median of the ratios of
+        neighbouring turns; ``scaling``; ``step``: the parts of one step. ``missing`` says what
+        could not be measured, and why.
+    """
+    from benchmarks.step_parts import take_apart
+
+    if not (config.data / "manifest.json").is_file():
+        raise UserError(
+            f"--data {config.data}: no data folder; Fix: vae-dist prepare --out {config.data}"
+        )
+    missing: dict[str, str] = {}
+    names = []
+    for name in config.beside:
+        if name in LIBRARIES and importlib.util.find_spec(LIBRARIES[name]) is None:
+            missing[name] = f"not installed (pip install {LIBRARIES[name]})"
+            say(f"{name}: {missing[name]}; going on without it")
+        else:
+            names.append(name)
+    speeds, parts = [], []
+    for model in config.models:
+        for batch_size in config.batch_sizes:
+            speeds.append(_beside(config, names, model, batch_size, missing, say))
+            parts.append(take_apart(config.data, model, batch_size, config.threads))
+    scaling = [
+        _scaling(config, model, batch_size, say)
+        for model in config.models[:1]
+        for batch_size in config.batch_sizes
+        if config.processes
+    ]
+    return {
+        "schema": 1,
+        "machine": describe_machine(config.threads),
+        "latents": LATENTS,
+        "speeds": speeds,
+        "step": parts,
+        "scaling": scaling,
+        "missing": missing,
+    }
+
+
+def _beside(
+    config: TrainBenchConfig,
+    names: list[str],
+    model: str,
+    batch_size: int,
+    missing: dict[str, str],
+    say: Say,
+) -> dict[str, Any]:
+    words = (str(config.data), model, str(batch_size))
+    wanted: list[tuple[str, ...]] = [("ours",), ("ours_stream",), *((name,) for name in names)]
+    if config.article2018 and model in ("fc", "fc_conv"):
+        wanted.append(("article2018", str(Path(config.article2018).resolve())))
+    contenders: list[Contender] = []
+    try:
+        for name, *more in wanted:  # one after another: each warms up alone
+            contender = Contender(name, *words, *more, threads=config.threads)
+            try:
+                contender.wait_until_ready()
+                contenders.append(contender)
+            except RuntimeError as error:
+                contender.close()
+                missing[f"{name} {model} {batch_size}"] = str(error)
+                say(f"{error}; going on without it")
+        for _ in range(config.rounds):
+            for contender in contenders:
+                contender.turn(config.turn_seconds)
+    finally:
+        for contender in contenders:
+            contender.close()
+    own = contenders[0].found if contenders and contenders[0].name == "ours" else None
+    loops = {}
+    for c in contenders:
+        loops[c.name] = {
+            "images_per_second": statistics.median(c.found),
+            "lowest": min(c.found),
+            "highest": max(c.found),
+        }
+        if own:
+            loops[c.name]["ratio"] = statistics.median(
+                mine / theirs for mine, theirs in zip(own, c.found, strict=True)
+            )
+    told = ", ".join(f"{n} {f['images_per_second']:,.0f}" for n, f in loops.items())
+    say(f"{model}, batch {batch_size}, images/s: {told}")
+    return {"model": model, "batch_size": batch_size, "loops": loops}
+
+
+def _scaling(config: TrainBenchConfig, model: str, batch_size: int, say: Say) -> dict[str, Any]:
+    """Images a second on some numbers of processes, by turns; each a whole run."""
+    found: dict[int, list[float]] = {count: [] for count in config.processes}
+    for _ in range(min(config.rounds, 5)):
+        for count in config.processes:
+            found[count].append(_train_on(config, model, batch_size, count))
+    medians = {count: statistics.median(values) for count, values in found.items()}
+    least = min(medians)
+    ratios = {count: value / medians[least] for count, value in medians.items()}
+    told = ", ".join(f"{n}: {medians[n]:,.0f} ({ratios[n]:.2f} times)" for n in medians)
+    say(f"{model}, batch {batch_size}, images/s by processes: {told}")
+    return {
+        "model": model,
+        "batch_size": batch_size,
+        "images_per_second": medians,
+        "ratio": ratios,
+    }
+
+
+def _train_on(config: TrainBenchConfig, model: str, batch_size: int, processes: int) -> float:
+    steps = max(60, round(config.turn_seconds * 60_000 / batch_size))
+    steps = min(steps, 2000)
+    root = Path(__file__).parent.parent
+    with tempfile.TemporaryDirectory() as runs:
+        words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        words += [str(root / "launch" / "train.py"), "--data", str(config.data), "--name", "bench"]
+        words += ["--runs-dir", runs, "--model-type", model, "--batch-size", str(batch_size)]
+        words += ["--epochs", "100000", "--max-steps", str(steps), "--log-every", "10"]
+        environ = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+        done = subprocess.run(
+            [sys.executable, *words], env=environ, capture_output=True, text=True, timeout=900
+        )
+        if done.returncode:
+            raise RuntimeError(f"{processes} processes: {done.stderr[-2000:]}")
+        lines = (Path(runs) / "bench" / "metrics.jsonl").read_text().splitlines()
+    records = [r for line in lines if (r := json.loads(line))["split"] == "train"]
+    return statistics.median(r["images_per_second"] for r in records[1:])
+
+
+def describe_machine(threads: int) -> dict[str, Any]:
+    """What was measured on."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            s.split(":", 1)[1].strip() for s in info.read_text().splitlines() if "model name" in s
+        ]
+        cpu = names[0] if names else cpu
+    versions = {}
+    for library in ("torch", "accelerate", "pythae", "lightning"):
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "versions": versions,
+        "date": time.strftime("%Y-%m-%d"),
+    }
