@@ -74,12 +74,13 @@ class Objective(nn.Module):
         mu, logvar, z, logits, nats = self._draw(images, noise, labels)
         with torch.autocast(images.device.type, enabled=False):
             kl_dim = kl_standard(mu, logvar)
-            if noise is None or (self.config.prior == "standard" and self._elbo):
-                kl = self.prior.kl(mu, logvar, self.model)
-                ratio = None
-            else:
+            standard, ratio = self.config.prior == "standard", None
+            if noise is not None and not (standard and self._elbo):
                 ratio = self._log_ratio(mu, logvar, z)
-                kl = kl_dim.sum(1) if self.config.prior == "standard" else ratio.mean(1)
+            if standard:
+                kl = kl_dim.sum(1)
+            else:
+                kl = self.prior.kl(mu, logvar, self.model) if ratio is None else ratio.mean(1)
             terms = {
                 "recon": nats[:, 0] if nats.shape[1] == 1 else nats.mean(1),
                 "kl": kl,
@@ -150,9 +151,11 @@ class Objective(nn.Module):
         if noise is not None:
             z = z + noise.float() * torch.exp(0.5 * logvar)[:, None]
         count, samples = z.shape[:2]
-        repeated = None if labels is None else labels.repeat_interleave(samples, dim=0)
-        logits = self.model.decode(z.flatten(0, 1), repeated)
-        targets = images if samples == 1 else images.repeat_interleave(samples, dim=0)
+        targets = images
+        if samples > 1:
+            targets = images.repeat_interleave(samples, dim=0)
+            labels = None if labels is None else labels.repeat_interleave(samples, dim=0)
+        logits = self.model.decode(z.flatten(0, 1), labels)
         with torch.autocast(images.device.type, enabled=False):
             nats = self.reconstruction(logits, targets)
         each = (count, samples)

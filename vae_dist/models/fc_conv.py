@@ -37,8 +37,11 @@ class WholeImageConvTranspose(nn.ConvTranspose2d):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        image = (input @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
-        return image if self.bias is None else image + self.bias[:, None, None]
+        channels, height, width = self.weight.shape[1:]
+        bias = None
+        if self.bias is not None:  # of each output: added within the product
+            bias = self.bias[:, None].expand(channels, height * width).flatten()
+        return F.linear(input, self.weight.flatten(1).t(), bias).unflatten(1, self.weight.shape[1:])
 
 
 class WholeImageConvolution(VAEModel):
