@@ -120,7 +120,8 @@ class Trainer:
             keep_freed_memory()
         self.state.wrap()
         self.saved_step = -1
-<<<<<<< HEAD
+        self._unwritten: tuple[Reading, dict[str, Any]] | None = None
+        self._watched: dict[str, float] = {}
         on_main(self.is_main, self._begin)
 
     def _begin(self) -> None:
@@ -130,12 +131,6 @@ class Trainer:
             self.origin += f"; {told}"
             self.state.best = best_score(self.folder.checkpoints, self.state.best)
         write_run_files(self.folder, self.state, self.data)
-=======
-        self._unwritten: tuple[Reading, dict[str, Any]] | None = None
-        self._watched: dict[str, float] = {}
-        if self.is_main:
-            write_run_files(self.folder, self.state, self.data)
->>>>>>> c6ad731 (Take a step without needless work, and log without waiting)
 
     def train(self) -> int:
         """Train to the end or to a stop request.
@@ -239,13 +234,9 @@ class Trainer:
         Where ``--max-steps`` ends the run within an epoch, that epoch stays open.
         """
         state, counters = self.state, self.state.counters
-<<<<<<< HEAD
+        self._write_log()
         with state.averaged():
             figures = validate(state, self.val_loader, self.agreement)
-=======
-        self._write_log()
-        figures = validate(state, self.val_loader, self.agreement)
->>>>>>> c6ad731 (Take a step without needless work, and log without waiting)
         if figures is None:
             return True
         whole = self._epoch_complete()
@@ -337,15 +328,10 @@ class Trainer:
         if time.monotonic() - self._status_told > STATUS_SECONDS:
             self._status("running", durable=False)
 
-<<<<<<< HEAD
     def _save(self, score: float | None = None, *, best: bool = False) -> None:
+        self._write_log()
         config = self.settings.checkpoint
         target = save(self.state, self.folder, config, score=score, best=best)
-=======
-    def _save(self, best: bool = False) -> None:
-        self._write_log()
-        target = save(self.state, self.folder.checkpoints, self.settings.checkpoint, best=best)
->>>>>>> c6ad731 (Take a step without needless work, and log without waiting)
         self.saved_step = self.state.counters.step
         self._status("running", checkpoint=target.name)
 
