@@ -6,6 +6,7 @@
 # make test-faults ROUNDS=100 SEED=1   trainings under kills, full disks and the like (ROUND=17: one)
 # make fuzz INPUTS=20000 SEED=1        damaged and hostile files of every kind (INPUT=17: one)
 # make test-wheel     builds the wheel and runs the digits demo from it, in an empty folder
+# make test-gpu       needs a GPU, and skips itself without one; speeds go into build/gpu.json
 # make test-cuml      installs cuML (4.6 GB) into .venv-cuml and binds our calls to it
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ SEED ?= 1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo docs test test-cluster test-faults fuzz test-cuml test-wheel check bench clean
+.PHONY: demo docs test test-gpu test-cluster test-faults fuzz test-cuml test-wheel check bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +33,9 @@ demo: $(READY)
 	        || echo "not installed; prepare will try a download"; \
 	fi
 	$(BIN)/vae-dist demo --dataset $(DATASET)
+
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -rs tests/gpu
 
 check: $(READY)
 	$(BIN)/ruff check .
