@@ -7,6 +7,8 @@ import pytest
 import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, on_main_process
 
+from benchmarks.step_parts import take_apart
+from benchmarks.train import Contender
 from launch.config import parse
 from tests.data_folders import digits, written
 from tests.training_runs import flags, metrics
@@ -105,3 +107,38 @@ def test_the_kl_weight_of_the_running_means_is_logged_and_unused_flags_warn(data
         running = 0.9 * running + 0.1 * means
     assert records[0]["beta"] == 0.5
     assert records[-1]["beta"] > 0.6
+
+
+def test_a_checkpoint_with_other_noise_says_so(data, tmp_path, monkeypatch):
+    """As those of versions that drew it by torch's generators."""
+    monkeypatch.setattr("vae_dist.run.resume.NOISE", "older")
+    train(data, tmp_path, epochs=1, tensorboard=False)
+    monkeypatch.undo()
+    resumed = train(data, tmp_path, epochs=2, tensorboard=False, resume="auto")
+    assert "not with the same noise" in resumed.origin
+
+
+def test_a_step_is_taken_apart(data):
+    """Its parts make up the whole, and its products are less than that."""
+    found = take_apart(data.path, "fc_conv", 256, 1)
+    assert sum(found["share"].values()) == pytest.approx(1)
+    assert found["share"]["backward"] > 0.05
+    assert 0 < found["launches"] < found["calls"]
+    assert found["products_seconds"] > 0
+
+
+def test_a_loop_trains_when_it_is_its_turn(data):
+    loop = Contender("bare", str(data.path), "fc", "64", threads=1)
+    try:
+        loop.wait_until_ready()
+        for _ in range(2):
+            loop.turn(0.05)
+        assert min(loop.found) > 0
+    finally:
+        loop.close()
+    broken = Contender("bare", str(data.path), "no_such_model", "64", threads=1)
+    try:
+        with pytest.raises(RuntimeError, match="bare ended"):
+            broken.wait_until_ready()
+    finally:
+        broken.close()
