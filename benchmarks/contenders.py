@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -253,7 +254,8 @@ def article2018(turns: Turns, data: DataFolder, name: str, batch_size: int, chec
         except ImportError:
             for depth in range(1, library.count(".") + 2):
                 part = ".".join(library.split(".")[:depth])
-                sys.modules.setdefault(part, MagicMock())
+                stand_in = MagicMock(__spec__=ModuleSpec(part, None))
+                sys.modules.setdefault(part, stand_in)
     through_data_loader(turns)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
