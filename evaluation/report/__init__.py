@@ -33,7 +33,7 @@ from evaluation.results.folder import Folder
 
 __all__ = ["MOST_BYTES", "write_report"]
 
-MOST_BYTES = 15_000_000  # a report above this is not written
+MOST_BYTES = 10_000_000  # a report above this is not written
 _QUALITIES = (85, 60, 30)  # of an inlined picture, as WebP: the first that fits
 _MOST_PICTURE_BYTES = 350_000
 
