@@ -179,7 +179,7 @@ class Methods:
         for dim in dims:
             share = float(pca.variance_ratio[:dim].sum())
             parameters = {"solver": pca.solver, "fitted_on": "train", "explained_variance": share}
-            key = Cache.key("pca", self.data_key, dim, max(dims), self.where)
+            key = Cache.key("pca", self.data_key, dim, self.where)
             yield self._item("pca", dim, train[:, :dim], test[:, :dim], key, parameters, **made)
 
     def _raw_items(self) -> Iterator[Item]:

@@ -10,7 +10,7 @@ Three ways, by the shape of the rows; none builds a matrix of more than 6,000 x 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,12 @@ class Pca:
     def transform(self, rows: Any, components: int) -> Any:
         """Coordinates (n, components) along the first axes."""
         return (rows - self.mean) @ self.axes[:components].T
+
+    def first(self, components: int) -> Pca:
+        """The first axes alone."""
+        return replace(
+            self, axes=self.axes[:components], variance_ratio=self.variance_ratio[:components]
+        )
 
     def restore(self, coordinates: Any) -> Any:
         """Rows from their coordinates along the first axes."""
