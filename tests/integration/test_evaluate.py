@@ -197,12 +197,14 @@ def test_two_processes_encode_the_same_latents(tmp_path, data, runs):
 
 
 def test_ranks_with_devices_of_their_own_find_each_others_parts(tmp_path, data, runs):
-    """As cuda:0 and cuda:1: two threads, two names of devices, one cache."""
-    barrier = threading.Barrier(2, timeout=120)
-    config = EvaluateConfig(
-        runs=(runs[0],), data=data.path, out=tmp_path / "o", methods=("vae",), backend="cpu",
-        repeats=1, report=False,
-    )  # fmt: skip
+    """As cuda:0 and cuda:1: two threads, two names of devices, one cache.
+
+    They share the figures too, and find what one process finds.
+    """
+    barrier = threading.Barrier(2, timeout=300)
+    common = {"runs": (runs[0],), "data": data.path, "methods": ("pca", "vae"), "dims": (2, 3)}
+    common |= {"backend": "cpu", "repeats": 1, "report": False}
+    config = EvaluateConfig(**common, out=tmp_path / "two" / "o", fresh=True)
 
     def rank(number: int):
         world, device = World(number, 2), f"cpu:{number}"
@@ -212,7 +214,13 @@ def test_ranks_with_devices_of_their_own_find_each_others_parts(tmp_path, data, 
         results, nothing = pool.map(rank, range(2))
     assert nothing is None
     assert results.failed == []
-    assert [item.id for item in results.embeddings] == ["vae-4-one"]
+    ids = [item.id for item in results.embeddings]
+    assert ids == ["pca-2", "pca-3", "vae-4-one"]
+    measured = [s.embedding for s in results.stages if s.stage == "measure" and s.backend == "cpu"]
+    assert measured == ["vae-4-one", "pca-2"]  # by this process; pca-3 by the other one
+    alone = evaluate(EvaluateConfig(**common, out=tmp_path / "one" / "o"))
+    figures = [[(row.metric, row.value) for row in found.rows] for found in (results, alone)]
+    assert figures[0] == figures[1]
 
 
 def test_a_conditional_model_is_not_told_the_label(tmp_path, data):
