@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": "check a data folder and name every fault",
     "inspect": "show what a data folder holds",
     "train": "train a variational autoencoder (also: accelerate launch launch/train.py)",
+    "sweep": "train every combination of the settings in a TOML file; one table of all",
     "evaluate": "compare PCA, UMAP and trained VAEs, and write a report",
     "sample": "write samples, reconstructions, interpolations and traversals of a run",
     "encode": "images to latents by a run: npz, parquet (also: torchrun launch/encode.py)",

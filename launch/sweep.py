@@ -1,0 +1,273 @@
+"""``vae-dist sweep``: a training for every combination of settings, and one table of all.
+
+What a run is, is read from its folder alone: a sweep that was killed resumes with the trainings
+that are not done, and tasks that share a sweep need not know of each other.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from data_pipeline.errors import UserError, files_of_user
+from launch.config import parse
+
+DESCRIPTION = """Train every combination of the settings in a TOML file, and write one table.
+
+A file has a table [grid], whose values are lists, and may have [fixed], whose values are the same in
+every training; keys are flags of vae-dist train. Trainings that are done are not repeated."""
+
+TRAIN = Path(__file__).parent / "train.py"
+FIGURES = ("loss", "recon", "kl", "elbo", "ssim", "psnr")
+STOPPED = 75
+
+
+@dataclasses.dataclass(kw_only=True)
+class SweepConfig:
+    """Which trainings, and how they are started."""
+
+    grid: Path
+    """A TOML file with [grid] and [fixed]."""
+    name: str = ""
+    """What the names of the runs begin with; the file's name if not given."""
+    runs_dir: Path = Path("runs")
+    """Folder of the runs; the table is NAME.csv in it."""
+    part: str = "0/1"
+    """Which trainings are this task's, as in 3/8, counted from 0."""
+    launcher: str = ""
+    """Words that start a training on several processes, as in "torchrun --nproc-per-node 4"."""
+    list: bool = False
+    """Only print the trainings, a line each, as slurm/ablation.sbatch takes them."""
+    table: bool = False
+    """Only write the table of what is there."""
+
+    def __post_init__(self) -> None:
+        task, _, tasks = self.part.partition("/")
+        if not (task.isdecimal() and tasks.isdecimal() and int(task) < int(tasks)):
+            raise UserError(f"--part {self.part}: give NUMBER/COUNT, as 0/8 to 7/8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One combination.
+
+    Attributes
+    ----------
+    name : str
+        Of its run.
+    values : dict
+        Its settings out of the grid.
+    flags : list of str
+        All its settings as words of a command line.
+    """
+
+    name: str
+    values: dict[str, Any]
+    flags: list[str]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``vae-dist sweep ARGV``; returns the exit code."""
+    (config,) = parse("sweep", [SweepConfig], argv, DESCRIPTION)
+    name = config.name or config.grid.stem
+    trainings = read_grid(config.grid, name)
+    if config.list:
+        for training in trainings:
+            print(training.name, shlex.join(training.flags))
+        return 0
+    code = 0
+    if not config.table:
+        task, tasks = map(int, config.part.split("/"))
+        code = carry_out(trainings[task::tasks], config)
+    rows = [describe(training, config.runs_dir / training.name) for training in trainings]
+    path = config.runs_dir / f"{name}.csv"
+    with files_of_user(f"--runs-dir {config.runs_dir}: cannot be written"):
+        write_table(rows, path)
+    show(rows)
+    done = sum(row["state"] == "done" for row in rows)
+    print(f"{done} of {len(rows)} trainings are done: {path}")
+    return code
+
+
+def read_grid(path: Path, name: str) -> list[Training]:
+    """Every combination, in the order of the file.
+
+    Raises
+    ------
+    UserError
+        If the file is not a grid, or a combination is not what ``vae-dist train`` takes.
+    """
+    with files_of_user(f"--grid {path}: cannot be read"):
+        content = path.read_bytes()
+    try:
+        tables = tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"--grid {path}: not a TOML file: {error}") from error
+    if odd := sorted(set(tables) - {"grid", "fixed"}):
+        raise UserError(f"--grid {path}: {odd[0]} is neither [grid] nor [fixed]")
+    grid, fixed = tables.get("grid", {}), tables.get("fixed", {})
+    if not isinstance(grid, dict) or not isinstance(fixed, dict) or not grid:
+        raise UserError(f"--grid {path}: needs a table [grid], as in latent_size = [10, 20]")
+    for key, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise UserError(f"--grid {path}: {key} in [grid] must be a list of values")
+    for key in ("name", "runs_dir", "resume", *(grid.keys() & fixed.keys())):
+        if key in grid or key in fixed:
+            raise UserError(f"--grid {path}: {key} " + _why(key))
+    found = []
+    for values in itertools.product(*grid.values()):
+        chosen = dict(zip(grid, values, strict=True))
+        words = "-".join(f"{key}={value}" for key, value in chosen.items())
+        safe = re.sub(r"[^\w.+=@-]", "_", f"{name}-{words}")
+        found.append(Training(safe, chosen, list(_flags(fixed | chosen))))
+    names = [training.name for training in found]
+    if double := next((n for n in names if names.count(n) > 1), None):
+        raise UserError(f"--grid {path}: two trainings would be called {double}")
+    for training in found:
+        _check(training, path)
+    return found
+
+
+def _why(key: str) -> str:
+    return (
+        "stands in [grid] and in [fixed]"
+        if key not in ("name", "runs_dir", "resume")
+        else "is set by the sweep itself; leave it out"
+    )
+
+
+def _flags(settings: dict[str, Any]) -> Iterator[str]:
+    for key, value in settings.items():
+        yield f"--{key.replace('_', '-')}"
+        yield from map(str, value if isinstance(value, list) else [value])
+
+
+def _check(training: Training, path: Path) -> None:
+    """Refuse before the first training what the last one would be refused for."""
+    from launch.train import ModeConfig, TrainingDataConfig
+    from vae_dist.train.settings import Settings
+
+    owners: Any = {f.name: f.default_factory for f in dataclasses.fields(Settings)}
+    words = [*training.flags, "--name", training.name]
+    try:
+        parsed = parse("train", [TrainingDataConfig, ModeConfig, *owners.values()], words)
+        Settings(**dict(zip(owners, parsed[2:], strict=True)))
+    except UserError as error:
+        raise UserError(f"--grid {path}: {training.name}: {error}") from error
+
+
+def carry_out(trainings: Sequence[Training], config: SweepConfig) -> int:
+    """Train what is not done, one after the other; the sweep's exit code.
+
+    A training that fails does not stop the others. A signal is handed on, and once that training
+    has saved, the sweep ends with 75 too.
+    """
+    failed = 0
+    for training in trainings:
+        folder = config.runs_dir / training.name
+        if _read(folder / "status.json").get("state") == "done":
+            print(f"{training.name}: is done already", flush=True)
+            continue
+        start = [sys.executable, "-m", "launch.cli", "train"]
+        if config.launcher:
+            start = [*shlex.split(config.launcher), str(TRAIN)]
+        where = ["--name", training.name, "--runs-dir", str(config.runs_dir), "--resume", "auto"]
+        code = _run([*start, *training.flags, *where])
+        print(f"{training.name}: " + ("done" if code == 0 else f"exit code {code}"), flush=True)
+        if code == STOPPED or code < 0:
+            return STOPPED
+        failed += code != 0
+    return 1 if failed else 0
+
+
+def _run(words: list[str]) -> int:
+    """A training as a process of its own, to which signals for the sweep are handed on."""
+    with subprocess.Popen(words) as process:
+
+        def hand_on(number: int, frame: FrameType | None) -> None:
+            process.send_signal(number)
+
+        handled = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+        former = {number: signal.signal(number, hand_on) for number in handled}
+        try:
+            return process.wait()
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+
+def describe(training: Training, folder: Path) -> dict[str, Any]:
+    """A row of the table: settings, state, and the figures of the best validation."""
+    status = _read(folder / "status.json")
+    row: dict[str, Any] = {"run": training.name, **training.values}
+    row |= {"state": status.get("state", "not started"), "step": status.get("step")}
+    best = _best(folder)
+    return row | {name: best.get(name) for name in FIGURES}
+
+
+def _best(folder: Path) -> dict[str, Any]:
+    """The validation record of the checkpoint ``best``."""
+    try:
+        step = json.loads((folder / "checkpoints" / "best" / "meta.json").read_text())["step"]
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError, KeyError):
+        return {}
+    found = {}
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:  # cut by a kill
+            continue
+        if record.get("split") == "val" and record.get("step") == step:
+            found = record
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """A CSV file that exists whole; several tasks may write it."""
+    from vae_dist.run.checkpoint import write_whole
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue().encode())
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """The table on a terminal, lowest loss first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for name in rows[0]:
+        table.add_column(name)
+    ordered = sorted(rows, key=lambda row: float("inf") if row["loss"] is None else row["loss"])
+    for row in ordered:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

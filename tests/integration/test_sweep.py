@@ -1,0 +1,121 @@
+"""``vae-dist sweep``: every combination once, resumable, one table."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch.cli import main
+from launch.sweep import read_grid
+from tests.data_folders import drawn, written
+from tests.training_runs import environment
+
+pytestmark = pytest.mark.xdist_group("sweep")
+
+FIXED = (
+    'model_type = "fc"\nepochs = 1\nbatch_size = 40\ntensorboard = false\ntelemetry_interval = 0'
+)
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Path:
+    written(tmp_path / "data", drawn(shape=(1, 8, 8)))
+    path = tmp_path / "small.toml"
+    path.write_text(
+        f'[fixed]\ndata = "{tmp_path}/data"\n{FIXED}\n[grid]\nlatent_size = [2, 3]\nlr = [1e-3]\n'
+    )
+    return path
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_combination_is_trained_once_and_listed(
+    grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two tasks share the sweep; the table of the second one has both trainings."""
+    words = ["sweep", "--grid", str(grid), "--runs-dir", str(tmp_path / "runs")]
+    assert main([*words, "--part", "0/2"]) == 0
+    table = tmp_path / "runs" / "small.csv"
+    assert [row["state"] for row in rows(table)] == ["done", "not started"]
+    assert main([*words, "--part", "1/2"]) == 0
+    found = rows(table)
+    assert [row["run"] for row in found] == [f"small-latent_size={z}-lr=0.001" for z in (2, 3)]
+    for row in found:
+        assert row["state"] == "done"
+        lines = (tmp_path / "runs" / row["run"] / "metrics.jsonl").read_text().splitlines()
+        assert float(row["loss"]) == json.loads(lines[-1])["loss"]
+    capsys.readouterr()
+    assert main(words) == 0
+    assert capsys.readouterr().out.count("is done already") == 2
+    assert main([*words, "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("small-latent_size=2-lr=0.001 --data ")
+    assert lines[0].endswith("--latent-size 2 --lr 0.001")
+
+
+def test_a_stopped_sweep_saves_and_resumes(grid: Path, tmp_path: Path) -> None:
+    grid.write_text(grid.read_text().replace("epochs = 1", "epochs = 100000"))
+    command = [sys.executable, "-m", "launch.cli", "sweep", "--grid", str(grid)]
+    command += ["--runs-dir", str(tmp_path / "runs")]
+    status = tmp_path / "runs" / "small-latent_size=2-lr=0.001" / "status.json"
+    with subprocess.Popen(command, env=environment()) as process:
+        for _ in range(600):
+            if status.is_file() and json.loads(status.read_text())["state"] == "running":
+                break
+            time.sleep(0.1)
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(60) == 75
+    kept = json.loads(status.read_text())
+    assert kept["state"] == "stopped"
+    grid.write_text(grid.read_text().replace("epochs = 100000", "epochs = 1"))
+    # The same runs go on: what was trained already is more than one epoch.
+    assert main(["sweep", "--grid", str(grid), "--runs-dir", str(tmp_path / "runs")]) == 0
+    assert json.loads(status.read_text())["step"] >= kept["step"]
+    assert [row["state"] for row in rows(tmp_path / "runs" / "small.csv")] == ["done", "done"]
+
+
+def test_a_training_that_fails_does_not_stop_the_others(grid: Path, tmp_path: Path) -> None:
+    grid.write_text(grid.read_text().replace("lr = [1e-3]", "lr = [1e30, 1e-3]"))
+    text = grid.read_text().replace("latent_size = [2, 3]", "latent_size = [2]")
+    grid.write_text(text.replace("epochs = 1", "epochs = 9"))
+    assert main(["sweep", "--grid", str(grid), "--runs-dir", str(tmp_path / "runs")]) == 1
+    assert [row["state"] for row in rows(tmp_path / "runs" / "small.csv")] == ["failed", "done"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[grid]", "needs a table [grid]"),
+        ("[grid]\nlr = 1e-3", "lr in [grid] must be a list"),
+        ("[grids]\nlr = [1e-3]", "grids is neither"),
+        ("[grid]\nname = ['a']", "name is set by the sweep itself"),
+        ("[grid]\nlr = [1]\n[fixed]\nlr = 1", "lr stands in [grid] and in [fixed]"),
+        ("[grid]\nlr = [1e-3, -1.0]", "--lr -1.0: must be above 0"),
+        ("[grid]\nrate = [1e-3]", "x-rate=0.001"),
+        ("[grid]\nlr = [", "not a TOML file"),
+    ],
+)
+def test_a_wrong_grid_is_refused_before_the_first_training(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    assert main(["sweep", "--grid", str(path), "--runs-dir", str(tmp_path / "runs")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_names_are_fit_for_folders(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text('[grid]\ndata = ["a/b", "s3://c"]\n')
+    assert [t.name for t in read_grid(path, "x")] == ["x-data=a_b", "x-data=s3___c"]
