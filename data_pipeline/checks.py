@@ -7,7 +7,7 @@ import math
 import typing
 from typing import Any
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class OneOf:
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with a value, or None."""
-        return None if value in self.choices else f"expected one of {', '.join(self.choices)}"
+        return None if value in self.choices else nearest(str(value), self.choices)
 
 
 def check_fields(config: Any) -> None:

@@ -54,5 +54,6 @@ def reason_of(error: OSError) -> str:
 def nearest(word: str, known: Iterable[str]) -> str:
     """What to say of a word that is none of those known: the one that was meant, or all of them."""
     words = list(known)
-    near = difflib.get_close_matches(word, words, n=1)
-    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(words)}"
+    # Of two or three all are said: "gpu" looks like "cpu" and means "cuda".
+    near = difflib.get_close_matches(word, words, n=1) if len(words) > 3 else []
+    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(words)}"

@@ -92,8 +92,8 @@ class LossConfig:
         weights = (self.img_loss_weight, self.kl_loss_weight, self.kl_schedule)
         return weights != (1.0, 1.0, "constant")
 
-    def _say(self, name: str, mend: str) -> str:
-        return f"--{name.replace('_', '-')} {getattr(self, name)}: {mend}"
+    def _say(self, name: str, fix: str) -> str:
+        return f"--{name.replace('_', '-')} {getattr(self, name)}: {fix}"
 
 
 def kl_weight_at(config: LossConfig, step: int, total_steps: int) -> float:

@@ -208,8 +208,8 @@ def _why(error: Exception) -> str:
 def _missing_library(url: str, error: ImportError) -> ValueError:
     protocol = protocol_of(url)
     extra = EXTRAS.get(protocol)
-    mend = f'pip install "vae-dist[{extra}]"' if extra else str(error)
-    return UserError(f"{url}: {protocol}:// needs a library that is not installed; {mend}")
+    fix = f'pip install "vae-dist[{extra}]"' if extra else str(error)
+    return UserError(f"{url}: {protocol}:// needs a library that is not installed; {fix}")
 
 
 @contextlib.contextmanager

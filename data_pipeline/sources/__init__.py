@@ -31,7 +31,7 @@ def load_source(config: SourceConfig, progress: Progress | None = None) -> Sourc
     Raises
     ------
     ValueError
-        If it is not found, damaged, or not what it should be; one line with the mend.
+        If it is not found, damaged, or not what it should be; one line with the fix.
     """
     watcher = progress if progress is not None else Silent()
     for flag in without_effect(config):

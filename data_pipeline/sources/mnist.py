@@ -107,7 +107,7 @@ def _not_found(config: SourceConfig, family: Family, download_result: str) -> st
     package = "; on Debian: apt install dataset-fashion-mnist" if config.dataset == "fmnist" else ""
     return (
         f"{config.dataset} not found: no --source DIR was given, no copy lies in "
-        f"{' or '.join(family.folders)}, and {download_result}. Mend: give --source DIR with "
+        f"{' or '.join(family.folders)}, and {download_result}. Fix: give --source DIR with "
         f"{family.files[0].name} and the three files beside it (.gz or not){package}"
     )
 

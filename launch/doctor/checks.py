@@ -56,8 +56,8 @@ def check_machine() -> Iterator[Finding]:
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = 0 <= soft < 1024
-    mend = f"ulimit -n {min(hard, 65536) if hard > 0 else 65536}" if few else ""
-    yield Finding("open files", "warning" if few else "ok", f"up to {soft}", mend)
+    fix = f"ulimit -n {min(hard, 65536) if hard > 0 else 65536}" if few else ""
+    yield Finding("open files", "warning" if few else "ok", f"up to {soft}", fix)
     disk = shutil.disk_usage(".")
     full = disk.free < GIB
     yield Finding(
@@ -79,22 +79,22 @@ def check_packages() -> Iterator[Finding]:
     yield Finding("packages", "ok", ", ".join(f"{n} {v}" for n, v in found.items()))
     try:
         old = importlib.metadata.version("pynvml")
-        mend = "pip uninstall pynvml, then pip install --force-reinstall nvidia-ml-py"
-        yield Finding("pynvml", "warning", f"{old}: deprecated, hides nvidia-ml-py's module", mend)
+        fix = "pip uninstall pynvml, then pip install --force-reinstall nvidia-ml-py"
+        yield Finding("pynvml", "warning", f"{old}: deprecated, hides nvidia-ml-py's module", fix)
     except importlib.metadata.PackageNotFoundError:
         pass
     home = os.environ.get("HF_HOME", "~/.cache/huggingface")
     config = Path(home).expanduser() / "accelerate" / "default_config.yaml"
     if config.is_file():
-        mend = "it changes a bare accelerate launch: pass --config_file launch/accelerate/NAME.yaml"
-        yield Finding("accelerate config", "note", str(config), mend)
+        fix = "it changes a bare accelerate launch: pass --config_file launch/accelerate/NAME.yaml"
+        yield Finding("accelerate config", "note", str(config), fix)
 
 
 def check_cuml() -> Iterator[Finding]:
     """Whether cuML computes: asked in a process of its own, for it may crash."""
     if importlib.util.find_spec("cuml") is None:
-        mend = "pip install 'vae-dist[gpu]'" if torch.cuda.is_available() else ""
-        yield Finding("cuml", "note", "not installed: evaluation uses the CPU", mend)
+        fix = "pip install 'vae-dist[gpu]'" if torch.cuda.is_available() else ""
+        yield Finding("cuml", "note", "not installed: evaluation uses the CPU", fix)
         return
     code = (
         "import json; from evaluation.backends.choose import Backends; "
@@ -130,11 +130,11 @@ def check_sources() -> Iterator[Finding]:
             origin = load_source(SourceConfig(dataset=name, download=False)).provenance["found"]
             yield Finding(f"source {name}", "ok", f"{origin}: complete, sums as published")
         except ValueError as error:
-            mend = "it is downloaded when first needed; without a network give --source DIR"
+            fix = "it is downloaded when first needed; without a network give --source DIR"
             if name == "fmnist":
-                mend += ", or: apt install dataset-fashion-mnist"
+                fix += ", or: apt install dataset-fashion-mnist"
             text = "no copy found" if "not found" in str(error) else str(error)
-            yield Finding(f"source {name}", "note", text, mend)
+            yield Finding(f"source {name}", "note", text, fix)
     yield Finding("source digits", "ok", "inside scikit-learn")
 
 
@@ -153,8 +153,8 @@ def check_network() -> Iterator[Finding]:
         socket.create_server(("", port)).close()
         yield Finding("port", "ok", f"{port} is free")
     except OSError as error:
-        mend = "pass --main_process_port 0 to accelerate launch, or --standalone to torchrun"
-        yield Finding("port", "warning", f"{port}: {error.strerror}", mend)
+        fix = "pass --main_process_port 0 to accelerate launch, or --standalone to torchrun"
+        yield Finding("port", "warning", f"{port}: {error.strerror}", fix)
     up = {name: state.isup for name, state in psutil.net_if_stats().items()}
     for variable in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
         wanted = os.environ.get(variable, "")
@@ -225,8 +225,8 @@ def check_processes() -> Iterator[Finding]:
                 [sys.executable, *words], capture_output=True, text=True, timeout=150
             )
         except subprocess.TimeoutExpired:
-            mend = "look at the host name, firewall and GLOO_SOCKET_IFNAME"
-            yield Finding("two processes", "error", "do not meet within 150 s", mend)
+            fix = "look at the host name, firewall and GLOO_SOCKET_IFNAME"
+            yield Finding("two processes", "error", "do not meet within 150 s", fix)
             return
     if child.returncode:
         last = (child.stderr.strip().splitlines() or ["no word"])[-1]
@@ -252,8 +252,8 @@ def check_slurm() -> Iterator[Finding]:
             good = child.returncode == 0 and "UP" in text
         except (OSError, subprocess.TimeoutExpired) as error:
             text, good = type(error).__name__, False
-        mend = "" if good else "sbatch will not get through: see SLURM_CONF, slurmctld"
-        yield Finding("slurm", "ok" if good else "warning", text[:160], mend)
+        fix = "" if good else "sbatch will not get through: see SLURM_CONF, slurmctld"
+        yield Finding("slurm", "ok" if good else "warning", text[:160], fix)
 
 
 CHECKS: dict[str, tuple[Callable[[], Iterator[Finding]], float]] = {

@@ -103,10 +103,10 @@ def conclude(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def faults(findings: Sequence[Finding]) -> list[str]:
-    """Errors, then warnings, each with its mend."""
+    """Errors, then warnings, each with its fix."""
     order = {"error": 0, "warning": 1}
     bad = sorted((f for f in findings if f.status in order), key=lambda f: order[f.status])
-    return [f"{f.name}: {f.value}" + (f" -> {f.mend}" if f.mend else "") for f in bad]
+    return [f"{f.name}: {f.value}" + (f" -> {f.fix}" if f.fix else "") for f in bad]
 
 
 def show_group(console: Console, name: str, findings: Sequence[Finding]) -> None:
@@ -120,8 +120,8 @@ def show_group(console: Console, name: str, findings: Sequence[Finding]) -> None
             finding.value,
         )
         console.print(line, soft_wrap=True)
-        if finding.mend:
-            console.print(Text(f"          {finding.mend}", style="cyan"), soft_wrap=True)
+        if finding.fix:
+            console.print(Text(f"          {finding.fix}", style="cyan"), soft_wrap=True)
 
 
 def show_end(console: Console, use: dict[str, Any], wrong: Sequence[str]) -> None:

@@ -15,4 +15,4 @@ class Finding:
     name: str
     status: Status
     value: str
-    mend: str = ""
+    fix: str = ""

@@ -33,11 +33,11 @@ def check_torch() -> Iterator[Finding]:
         if hidden in ("", "-1"):
             yield Finding("cuda", "note", "hidden: CUDA_VISIBLE_DEVICES is empty")
         elif cards and not build:
-            mend = "install a CUDA build of torch"
-            yield Finding("cuda", "error", f"{len(cards)} GPU(s), but torch has no CUDA", mend)
+            fix = "install a CUDA build of torch"
+            yield Finding("cuda", "error", f"{len(cards)} GPU(s), but torch has no CUDA", fix)
         elif cards:
-            mend = "compare nvidia-smi's CUDA version with torch's; in a container: --gpus all"
-            yield Finding("cuda", "error", f"{len(cards)} GPU(s) that torch cannot use", mend)
+            fix = "compare nvidia-smi's CUDA version with torch's; in a container: --gpus all"
+            yield Finding("cuda", "error", f"{len(cards)} GPU(s) that torch cannot use", fix)
         else:
             yield Finding("cuda", "note", "no GPU: training and evaluation run on the CPU")
         return
@@ -67,9 +67,9 @@ def check_gpus() -> Iterator[Finding]:
         nvml = Nvml()
     except NvmlUnavailable as error:
         present = any(Path("/dev").glob("nvidia[0-9]*"))
-        mend = "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility" if present else ""
+        fix = "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility" if present else ""
         text = f"{error}: GPU figures of telemetry are null"
-        yield Finding("nvml", "warning" if present else "note", text, mend)
+        yield Finding("nvml", "warning" if present else "note", text, fix)
         return
     try:
         yield _driver(nvml)
@@ -83,9 +83,9 @@ def check_gpus() -> Iterator[Finding]:
             chosen = visible(variable, cards)
             found = ", ".join(f"{c.card.index} {c.uuid}" for c in chosen) or "no GPU"
             short = len(chosen) < len(variable.split(","))
-            mend = "CUDA ends the list at the first entry that names no GPU" if short else ""
+            fix = "CUDA ends the list at the first entry that names no GPU" if short else ""
             status = "error" if short else "ok"
-            yield Finding("CUDA_VISIBLE_DEVICES", status, f"{variable} means {found}", mend)  # type: ignore[arg-type]
+            yield Finding("CUDA_VISIBLE_DEVICES", status, f"{variable} means {found}", fix)  # type: ignore[arg-type]
     except NvmlUnavailable as error:
         yield Finding("nvml", "error", str(error))
     finally:
@@ -101,8 +101,8 @@ def _driver(nvml: Nvml) -> Finding:
     text += f", for CUDA up to {number // 1000}.{number % 1000 // 10}"
     build = torch.version.cuda
     if build and int(build.split(".")[0]) > number // 1000:
-        mend = f"update the driver, or install torch for CUDA {number // 1000}"
-        return Finding("driver", "error", f"{text}; torch needs CUDA {build}", mend)
+        fix = f"update the driver, or install torch for CUDA {number // 1000}"
+        return Finding("driver", "error", f"{text}; torch needs CUDA {build}", fix)
     return Finding("driver", "ok", text)
 
 
@@ -124,8 +124,8 @@ def _card(nvml: Nvml, choice: Choice) -> Finding:
         text += f"; does not give {missing}"
     slowed = [r for r in figures["device_throttle_reasons"] or [] if "slowdown" in r]
     if figures["device_ecc_uncorrected"]:
-        mend = "drain the node: results may be wrong"
-        return Finding(name, "error", f"{text}; uncorrected memory errors", mend)
+        fix = "drain the node: results may be wrong"
+        return Finding(name, "error", f"{text}; uncorrected memory errors", fix)
     if slowed:
         return Finding(name, "warning", f"{text}; {', '.join(slowed)}", "cooling or power supply")
     if used is not None and total and used > 0.1 * total:

@@ -71,7 +71,7 @@ def test_every_card_and_instance_is_shown_with_its_state(many):
     assert "hw_thermal_slowdown" in found["gpu 3"]["value"]
 
 
-def test_what_is_wrong_is_named_with_its_mend_and_fails(many):
+def test_what_is_wrong_is_named_with_its_fix_and_fails(many):
     found, answer = by_name(many)
     assert many.returncode == 1
     wrong = "\n".join(answer["wrong"])

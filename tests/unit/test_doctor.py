@@ -45,7 +45,7 @@ def test_what_will_be_used_follows_from_what_computes():
     assert conclude([*broken, Finding("cuml", "note", "not installed")])["device"] == "cpu"
 
 
-def test_errors_come_before_warnings_each_with_its_mend():
+def test_errors_come_before_warnings_each_with_its_fix():
     found = [
         Finding("disk", "warning", "0 B free", "make room"),
         Finding("cuda", "error", "1 GPU(s) that torch cannot use"),
@@ -101,4 +101,4 @@ def test_a_host_name_that_only_this_machine_understands_is_not_approved(
     monkeypatch.setattr("socket.getaddrinfo", lookup)
     found = check_host_name("node7")
     assert found.status == status
-    assert bool(found.mend) == (status == "warning")
+    assert bool(found.fix) == (status == "warning")
