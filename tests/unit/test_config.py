@@ -290,7 +290,7 @@ def test_a_file_is_laid_over_its_base_and_that_over_its_own(tmp_path: Path, monk
     with pytest.raises(UserError, match="base goes in a circle: middle -> ground -> middle"):
         read("--preset", "middle")
     (tmp_path / "lost.toml").write_text('base = "grund"\n')
-    with pytest.raises(UserError, match="no such preset; .*ground"):
+    with pytest.raises(UserError, match=r"no such preset; .*ground"):
         read("--preset", "lost")
 
 
