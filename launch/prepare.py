@@ -44,7 +44,13 @@ def folder_for(source: SourceConfig, config: PrepareConfig) -> Path:
     """The data folder: ``--out``, else ``data/NAME``."""
     if config.out is not None:
         return config.out.expanduser()
-    if source.source is not None and source.dataset in ("folder", "npz"):
+    if source.source is not None and source.dataset in (
+        "folder",
+        "npz",
+        "tiff",
+        "webdataset",
+        "parquet",
+    ):
         path = source.path.resolve()
         return Path("data") / (path.name if path.is_dir() else path.stem)
     return Path("data") / source.dataset

@@ -28,14 +28,14 @@ def tile(images: Tensor) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        uint8 (height, width) for one channel, (height, width, 3) for three.
+        uint8 (height, width, 3) for three channels, else (height, width), of the first one.
     """
     rows, columns, channels, height, width = images.shape
     framed = images.new_ones(rows, columns, channels, height + GAP, width + GAP)
     framed[..., :height, :width] = images.clamp(0, 1)
     grid = framed.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)[:-GAP, :-GAP]
     pixels = (grid * 255).round().byte().cpu().numpy()
-    return pixels[..., 0] if channels == 1 else pixels
+    return pixels if channels == 3 else pixels[..., 0]
 
 
 def write_png(path: Path, images: Tensor) -> None:

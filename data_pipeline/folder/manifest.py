@@ -16,6 +16,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.records import parse_json, read_record
 
 MANIFEST_NAME = "manifest.json"
+NAMES_NAME = "names.jsonl"  # of images whose source has names
 PICTURE_NAME = "samples.png"  # vae-dist inspect puts it there
 MANIFEST_VERSION = 3  # 1 had no crc32, 2 no checksum; both are read still
 LAYOUTS = ("block", "sample")

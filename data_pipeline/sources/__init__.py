@@ -45,13 +45,17 @@ def load_source(config: SourceConfig, progress: Progress | None = None) -> Sourc
 
 def without_effect(config: SourceConfig) -> Iterator[str]:
     """Flags that were given and mean nothing to this kind of source."""
+    pictures = ("folder", "tiff", "webdataset", "parquet")
     readers = {
+        "labels": ("folder", "tiff"),
+        "image_field": pictures,
+        "label_field": pictures,
         "source": tuple(name for name in DATASETS if name != "digits"),
-        "image_size": ("folder",),
-        "color": ("folder",),
-        "on_bad_image": ("folder",),
-        "scale": ("folder", "npz"),
-        "test_fraction": ("folder", "npz", "digits"),
+        "image_size": pictures,
+        "color": pictures,
+        "on_bad_image": pictures,
+        "scale": (*pictures, "npz"),
+        "test_fraction": (*pictures, "npz", "digits"),
     }
     for field in fields(config):
         given = getattr(config, field.name) != field.default
@@ -72,6 +76,22 @@ def _loader_of(dataset: str) -> Callable[[SourceConfig, Progress], SourceData]:
         from data_pipeline.sources.arrays import load_arrays
 
         return load_arrays
+    if dataset == "tiff":
+        from data_pipeline.sources.tiff import load_tiff
+
+        return load_tiff
+    if dataset == "webdataset":
+        from data_pipeline.sources.web_tars import load_webdataset
+
+        return load_webdataset
+    if dataset == "parquet":
+        from data_pipeline.sources.parquet import load_parquet
+
+        return load_parquet
+    if dataset in ("cifar10", "cifar100", "svhn", "stl10", "usps"):
+        from data_pipeline.sources.published import load_published
+
+        return load_published
     from data_pipeline.sources.mnist import load_mnist_family
 
     return load_mnist_family

@@ -90,7 +90,7 @@ class ArrayImages:
 def load_arrays(config: SourceConfig, progress: Progress) -> SourceData:
     """Read images and labels from NumPy files, never unpickling anything.
 
-    Images are (n, H, W), (n, H, W, C) or (n, C, H, W), C being 1 or 3, of any numbers that
+    Images are (n, H, W), (n, H, W, C) or (n, C, H, W), C of any number, of any values that
     `data_pipeline.sources.pixels` knows the brightness of. Labels are whole numbers or
     strings; an array named ``classes`` names the classes. Images that take more than
     256 MB are read when they are written, so that a file may be larger than memory.
@@ -234,15 +234,27 @@ def _check(arrays: Mapping[str, StoredArray], part: str, path: Path) -> None:
     where = f"{path}: images of {part}"
     if len(images.shape) not in (3, 4):
         raise UserError(f"{where}: shape {images.shape}, expected (n, H, W) or with channels")
-    if len(images.shape) == 4 and not {images.shape[1], images.shape[3]} & {1, 3}:
-        raise UserError(f"{where}: shape {images.shape} has no axis of 1 or 3 channels")
+    if len(images.shape) == 4 and _channel_axis(images) is None:
+        raise UserError(
+            f"{where}: shape {images.shape}: which axis is the channels is not known; store "
+            "(n, C, H, W) or (n, H, W, C) with C 1 or 3, or at most two thirds of H and W"
+        )
+
+
+def _channel_axis(images: StoredArray) -> int | None:
+    """1 or 3; None where it cannot be known: the axis of 1 or 3, else a clearly smaller one."""
+    _, first, middle, last = images.shape
+    if last in (1, 3) and (first not in (1, 3) or middle > 3):
+        return 3
+    if first in (1, 3):
+        return 1
+    if 3 * first <= 2 * min(middle, last):
+        return 1
+    return 3 if 3 * last <= 2 * min(first, middle) else None
 
 
 def _channels_last(images: StoredArray) -> bool:
-    if len(images.shape) != 4:
-        return False
-    first, last = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
-    return last and (not first or images.shape[2] > 3)
+    return len(images.shape) == 4 and _channel_axis(images) == 3
 
 
 def _image_shape(images: StoredArray) -> tuple[int, int, int]:
@@ -279,6 +291,9 @@ def _scales(
     scales = {dtype: scale_for(config.scale, tally, str(path)) for dtype, tally in tallies.items()}
     lines = [said(tally, scales[dtype], str(path)) for dtype, tally in tallies.items()]
     of_part = {p: scales[a["images"].dtype.newbyteorder("=")] for p, a in found.items()}
+    channels = next(iter(shapes.values()))[0]
+    if channels not in (1, 3):
+        lines.insert(0, f"{path}: taken as images of {channels} channels")
     return of_part, [line for line in lines if line is not None]
 
 

@@ -24,7 +24,17 @@ DATASETS = (
     "digits",
     "folder",
     "npz",
+    "tiff",
+    "webdataset",
+    "parquet",
+    "cifar10",
+    "cifar100",
+    "svhn",
+    "stl10",
+    "usps",
 )
+NEED_SOURCE = DATASETS[DATASETS.index("folder") :]
+
 COLORS = ("auto", "grey", "rgb")
 BAD_IMAGE_ACTIONS = ("skip", "fail")
 
@@ -34,9 +44,10 @@ class SourceConfig:
     """Which images, and where they come from."""
 
     dataset: Annotated[str, tyro.conf.arg(aliases=["--dataset-type"])] = "fmnist"
-    """mnist, fmnist, kmnist, emnist-letters, emnist-balanced, digits, folder (of images) or npz (arrays)."""
+    """mnist, fmnist, kmnist, emnist-letters, emnist-balanced, digits; from --source: folder (of
+    images), npz (arrays), tiff, webdataset, parquet, cifar10, cifar100, svhn, stl10, usps."""
     source: str | None = None
-    """Folder with the raw files, folder of images, or .npz/.npy file; searched alone if given."""
+    """Folder with the raw files, folder of images, or file; searched alone if given."""
     download: bool = True
     """Download the raw files when no local copy is found."""
     mirror: str | None = None
@@ -53,6 +64,13 @@ class SourceConfig:
     """folder: height and width that images are scaled and cropped to."""
     color: str = "auto"
     """folder: grey, rgb, or auto (grey if every image is)."""
+    labels: str | None = None
+    """folder: .csv, .parquet or .jsonl file with a row an image: its file name and its label."""
+    image_field: str | None = None
+    """Which column of --labels or of a parquet file, or which member of a webdataset's samples
+    (png, input.jpg …), is the image or its file name; guessed, and said, if not given."""
+    label_field: str | None = None
+    """Which column or member is the label (json:KEY for a key of a JSON member)."""
     on_bad_image: str = "skip"
     """folder: skip files that are no readable image, reported and counted, or fail."""
     scale: str = "auto"
@@ -74,7 +92,7 @@ class SourceConfig:
         _one_of("--dataset", self.dataset, DATASETS)
         _one_of("--color", self.color, COLORS)
         _one_of("--on-bad-image", self.on_bad_image, BAD_IMAGE_ACTIONS)
-        if self.dataset in ("folder", "npz") and self.source is None:
+        if self.dataset in NEED_SOURCE and self.source is None:
             raise UserError(f"--dataset {self.dataset} needs --source PATH")
         if self.image_size is not None and self.image_size < 1:
             raise UserError(f"--image-size {self.image_size}: must be at least 1")
@@ -84,6 +102,12 @@ class SourceConfig:
             raise UserError(f"--download-timeout {self.download_timeout}: must be positive")
         if self.download_retries < 0:
             raise UserError(f"--download-retries {self.download_retries}: must not be negative")
+
+    @property
+    def labels_path(self) -> Path:
+        """``--labels`` as a path, where it was given."""
+        assert self.labels is not None
+        return Path(self.labels).expanduser()
 
     @property
     def path(self) -> Path:
@@ -111,12 +135,16 @@ class SourceData:
         Class names, position = label; empty where the set has no labels (labels are -1).
     provenance : dict
         Where the images came from: files, sums, how they were checked. Fit for JSON.
+    names : dict of list of str
+        By split, the names of the images in the source, where they have names; they are
+        kept in the data folder, ``names.jsonl``.
     """
 
     name: str
     splits: dict[str, Arrays]
     classes: list[str]
     provenance: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
 
 
 def hold_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:

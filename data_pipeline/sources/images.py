@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
+import io
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ RULES = {
     "cmyk": "of CMYK: converted to RGB without a colour profile",
     "other colours": "of YCbCr, LAB or HSV: converted to RGB",
     "deep colour": "of 16 bits a colour: the upper 8 are read; warning: of pictures of 12 bits "
-    "that leaves 4, so convert such to 8 bits first",
+    "that leaves 4 (of TIFFs, --dataset tiff reads all 16)",
     "bilevel": "of one bit: black and white",
 }
 """What is done to which pictures; each is said once, with the count."""
@@ -64,15 +65,64 @@ _ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
+class Stored:
+    """Where the bytes of an image are: a file, or a part of one.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    offset, size : int
+        The part; size -1: the whole file.
+    page : int
+        Which image of a TIFF stack.
+    kind : {"picture", "tiff"}
+        Who reads it: Pillow, or tifffile.
+    owner : object
+        Kept so that a temporary file lives as long as what lies in it.
+    """
+
+    path: Path
+    offset: int = 0
+    size: int = -1
+    page: int = 0
+    kind: str = "picture"
+    owner: object = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a file of its own."""
+        return self.size < 0
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """The bytes as a file."""
+        with open(
+            self.path, "rb"
+        ) as file:  # not by name: Pillow would map it, and die if it shrinks
+            if self.whole:
+                yield file
+                return
+            file.seek(self.offset)
+            yield io.BytesIO(file.read(self.size))
+
+    def sha256(self) -> str:
+        """SHA-256 of the bytes, and of what is read of them."""
+        with self.open() as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        return f"{found}#{self.page}" if self.page else found
+
+
+@dataclass(frozen=True)
 class Decoded:
-    """A decoded image: values (H, W) or (H, W, 3), and which of `RULES` were applied."""
+    """A decoded image: values (H, W) or (H, W, C), and which of `RULES` were applied."""
 
     values: np.ndarray
     rules: frozenset[str]
 
     @property
-    def grey(self) -> bool:
-        return self.values.ndim == 2
+    def channels(self) -> int:
+        return 1 if self.values.ndim == 2 else self.values.shape[2]
 
 
 class LazyImages:
@@ -80,10 +130,10 @@ class LazyImages:
 
     Parameters
     ----------
-    paths : sequence of Path
-        The files.
+    stored : sequence of Stored
+        Where they are.
     channels : int
-        1 for grey, 3 for RGB.
+        1 for grey, 3 for RGB, or as many as each has.
     height, width : int
         Of every image; files of another size are scaled and cropped about the centre.
     scales : mapping of numpy.dtype to Scale
@@ -95,60 +145,78 @@ class LazyImages:
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        stored: Sequence[Stored],
         channels: int,
         height: int,
         width: int,
         scales: Mapping[np.dtype, Scale],
     ) -> None:
-        self.paths = list(paths)
+        self.stored = list(stored)
         self.channels, self.height, self.width = channels, height, width
         self.scales = dict(scales)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(n, C, H, W)."""
-        return (len(self.paths), self.channels, self.height, self.width)
+        return (len(self.stored), self.channels, self.height, self.width)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that they lie in, one an image."""
+        return [stored.path for stored in self.stored]
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.stored)
 
     def __getitem__(self, which: slice | np.ndarray) -> np.ndarray:
-        rows = range(len(self.paths))[which] if isinstance(which, slice) else which
+        rows = range(len(self.stored))[which] if isinstance(which, slice) else which
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
         for place, row in enumerate(rows):
             try:
-                images[place] = self._decode(self.paths[row])
+                images[place] = self._decode(self.stored[row])
             except Exception as error:  # it was good when it was checked
                 raise UserError(
-                    f"{shown(str(self.paths[row]))}: changed while it was read: {error}"
+                    f"{shown(str(self.stored[row].path))}: changed while it was read: {error}"
                 ) from error
         return images
 
-    def _decode(self, path: Path) -> np.ndarray:
+    def _decode(self, stored: Stored) -> np.ndarray:
         from PIL import Image, ImageOps
 
-        with decoded(path) as found:
-            image = Image.fromarray(to_bytes(found.values, self.scales[found.values.dtype]))
-        image = image.convert("L" if self.channels == 1 else "RGB")
-        if image.size != (self.width, self.height):
-            image = ImageOps.fit(image, (self.width, self.height), Image.Resampling.LANCZOS)
-        pixels = np.asarray(image)
-        return pixels[None] if self.channels == 1 else pixels.transpose(2, 0, 1)
+        size = (self.width, self.height)
+        with decoded(stored) as found:
+            levels = to_bytes(found.values, self.scales[found.values.dtype])
+            if self.channels in (1, 3) and found.channels in (1, 3):
+                mode = "L" if self.channels == 1 else "RGB"
+                planes = [Image.fromarray(levels.squeeze()).convert(mode)]
+            else:
+                planes = [Image.fromarray(levels[..., c]) for c in range(self.channels)]
+        fitted = [
+            np.asarray(p if p.size == size else ImageOps.fit(p, size, Image.Resampling.LANCZOS))
+            for p in planes
+        ]
+        if len(fitted) > 1 or self.channels == 1:
+            return np.stack(fitted)
+        return fitted[0].transpose(2, 0, 1)
 
 
 @contextmanager
-def decoded(path: Path) -> Iterator[Decoded]:
-    """The first frame of an image file: upright, without transparency, grey or RGB.
+def decoded(stored: Stored) -> Iterator[Decoded]:
+    """An image, upright, without transparency: grey, RGB, or as many channels as it has.
 
     All threads together hold no more than `MAX_PIXELS`.
 
     Raises
     ------
     Exception
-        Of Pillow's many kinds, if it is no image, damaged, or far too large.
+        Of Pillow's and tifffile's many kinds, if it is no image, damaged, or far too large.
     """
-    with open(path, "rb") as file:  # not by name: Pillow would map it, and die if it shrinks
+    if stored.kind == "tiff":
+        from data_pipeline.sources.tiff_files import decode_tiff
+
+        yield Decoded(decode_tiff(stored.path, stored.page), frozenset())
+        return
+    with stored.open() as file:
         image = _open(file)
         with _room.taken(_pixels(image)):
             found = _decode(image)
@@ -160,8 +228,9 @@ def _open(file: IO[bytes]) -> Image.Image:
     """Open a file; only its head is read."""
     from PIL import Image, UnidentifiedImageError
 
-    if os.fstat(file.fileno()).st_size == 0:
+    if not file.read(1):
         raise UserError("empty")
+    file.seek(0)
     try:
         image = Image.open(file, formats=_formats())
     except UnidentifiedImageError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -65,6 +65,12 @@ def numbered(
         positions = np.searchsorted(found, values).astype(np.int64)
         labels[part] = np.where(values == missing, -1, positions)
     return dict(labels), [str(name) for name in found]
+
+
+def sorted_classes(names: Collection[str]) -> list[str]:
+    """Names of classes in their order: by number where all are numbers, else by name."""
+    numbers = all(name.isascii() and name.isdecimal() for name in names)
+    return sorted(names, key=lambda name: (int(name), name) if numbers else (0, name))
 
 
 def _word(value: object) -> str:

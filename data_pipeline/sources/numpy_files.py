@@ -54,7 +54,7 @@ class StoredArray:
     _path: Path
     _offset: int
     _fortran: bool
-    _unpacked: _Temporary | None = None
+    _unpacked: Temporary | None = None
     """Kept so that the temporary file lives as long as the array."""
 
     @property
@@ -98,7 +98,7 @@ class StoredArray:
         return np.frombuffer(data, self.dtype).astype(self.dtype.newbyteorder("="), copy=False)
 
 
-class _Temporary:
+class Temporary:
     """A file of its own that goes with its last user."""
 
     def __init__(self, where: str) -> None:
@@ -166,7 +166,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, where: 
             while member.read(_CHUNK):  # to its end, where the CRC is compared
                 pass
         return replace(found, _offset=found._offset + _start(path, info))
-    unpacked = _Temporary(where)
+    unpacked = Temporary(where)
     with archive.open(info) as member, unpacked.writing() as file:
         shutil.copyfileobj(member, file, _CHUNK)
     return replace(found, _path=unpacked.path, _unpacked=unpacked)

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from data_pipeline.errors import UserError, files_of_user, reason_of
 from data_pipeline.folder.manifest import (
     MANIFEST_NAME,
+    NAMES_NAME,
     PICTURE_NAME,
     Manifest,
     Shard,
@@ -99,6 +100,7 @@ def write_folder(
             written = _write_shards(task, jobs, config.writers, progress)
             manifest = _manifest(source, settings, image_shape, key, jobs, written)
             for name, text in {
+                **_names(source),
                 **wids_indexes(manifest),
                 MANIFEST_NAME: dump_manifest(manifest),
             }.items():
@@ -159,6 +161,17 @@ def _free(folder: Path) -> str:
         return f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB are free there; "
     except OSError:
         return ""
+
+
+def _names(source: Source) -> dict[str, str]:
+    """The file of the images' names in the source, by its splits and their positions there."""
+    names: Mapping[str, Sequence[str]] = getattr(source, "names", {})
+    lines = [
+        json.dumps({"split": split, "index": int(index), "name": name})
+        for split, known in names.items()
+        for index, name in zip(source.splits[split].index, known, strict=True)
+    ]
+    return {NAMES_NAME: "\n".join(lines) + "\n"} if lines else {}
 
 
 def _check_space(
@@ -252,7 +265,7 @@ def _present(out: Path, key: str, config: PrepareConfig) -> Manifest | None:
             f"{out}: holds {manifest.name}, written from other images or with other "
             f"settings; {other}, or pass --overwrite True"
         )
-    ours = {MANIFEST_NAME, PICTURE_NAME, *wids_indexes(manifest)}
+    ours = {MANIFEST_NAME, PICTURE_NAME, NAMES_NAME, *wids_indexes(manifest)}
     ours |= {shard.name for split in manifest.splits.values() for shard in split.shards}
     strange = [name for name in names if name not in ours]
     if strange:

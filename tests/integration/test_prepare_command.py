@@ -1,4 +1,5 @@
 import gzip
+import json
 import os
 import pty
 import shutil
@@ -148,3 +149,27 @@ def test_the_environment_may_name_a_mirror(tmp_path, capsys, monkeypatch):
         assert main(["prepare", *words, "--download-dir", str(tmp_path / "raw")]) == 0
     assert f"downloaded {server.url}/train-images-idx3-ubyte.gz" in capsys.readouterr().err
     assert verify(str(tmp_path / "out")) == []
+
+
+def test_pictures_of_five_channels_are_prepared_named_and_trained_on(tmp_path, capsys):
+    tifffile = pytest.importorskip("tifffile")
+    cube = np.random.default_rng(0).integers(0, 4096, (40, 5, 16, 16), dtype=np.uint16)
+    cube[0, 0, 0, :2] = 0, 4095
+    for n, image in enumerate(cube):
+        path = tmp_path / "in" / ("cat", "dog")[n % 2] / f"{n:02}.ome.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(path, image, photometric="minisblack", metadata={"axes": "CYX"}, ome=True)
+    out, source = str(tmp_path / "out"), str(tmp_path / "in")
+    assert main(["prepare", "--dataset", "tiff", "--source", source, "--out", out]) == 0
+    assert "5x16x16 images, 2 classes" in capsys.readouterr().out
+    lines = (tmp_path / "out" / "names.jsonl").read_text().splitlines()
+    names = {(n["split"], n["index"]): n["name"] for n in map(json.loads, lines)}
+    data = open_data(out)
+    for split, of in (("train", "train"), ("val", "train"), ("test", "test")):
+        arrays = data.arrays(split)
+        for image, index in zip(arrays.images, arrays.index, strict=True):
+            stored = cube[int(names[of, int(index)][4:6])]
+            assert np.array_equal(image, np.round(stored / 4095 * 255))
+    assert verify(out) == []
+    words = ["train", "--data", out, "--runs-dir", str(tmp_path / "runs"), "--name", "five"]
+    assert main([*words, "--model-type", "conv", "--max-steps", "2", "--batch-size", "8"]) == 0

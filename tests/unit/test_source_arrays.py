@@ -107,7 +107,7 @@ def test_classes_have_names(tmp_path):
         ({"images": np.array([{}, {}], dtype=object)}, "holds Python objects"),
         ({"pictures": IMAGES}, "arrays are named pictures; expected images and labels"),
         ({"images": IMAGES[0]}, r"shape \(7, 5\)"),
-        ({"images": RNG.random((4, 2, 5, 7))}, "no axis of 1 or 3 channels"),
+        ({"images": RNG.random((4, 6, 5, 7))}, "which axis is the channels"),
         ({"images": IMAGES - 3.0}, "values lie in -3 to 252"),
         ({"images": np.full((4, 5, 5), np.nan)}, "100 of 100 values are NaN"),
         ({"images": IMAGES, "labels": LABELS[:9]}, r"labels of all: shape \(9,\)"),

@@ -170,7 +170,7 @@ def test_empty_classes_and_classes_without_training_images_are_named(tmp_path):
     data, said = _load(tmp_path)
     assert data.classes == ["cat", "dog", "emu"]
     assert "skipped train/bee: an empty class folder" in said
-    assert "gnu: no image in this class folder" in said
+    assert "gnu: no image of this class can be read" in said
     assert "only the test set has class emu" in said
 
 

@@ -113,4 +113,4 @@ def reconstruction_panel(state: TrainState, data: DataFolder) -> np.ndarray:
     _, n, channels, height, width = rows.shape
     panel = rows.permute(0, 3, 1, 4, 2).reshape(2 * height, n * width, channels)
     pixels = (panel * 255).round().byte().cpu().numpy()
-    return np.repeat(pixels, 3, axis=2) if channels == 1 else pixels
+    return pixels if channels == 3 else np.repeat(pixels[..., :1], 3, axis=2)
