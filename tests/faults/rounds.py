@@ -116,10 +116,11 @@ def run_round(place: Path, number: int, seed: int) -> dict[str, object]:
         ranks=rng.choice([1, 1, 2]), loader=rng.choice(["memory", "stream"]),
         cold=rng.random() < 0.1,
     )  # fmt: skip
-    began, fault, code = time.monotonic(), "", None
+    began, fault, code, struck = time.monotonic(), "", None, False
     try:
         end = kind(r)
         code = end.command.wait()
+        struck = end.command.fired.exists()  # of a fault that the preloaded library makes
         check_end(r, end, code)
         if kind in KINDS:
             check_committed(r)
@@ -138,7 +139,7 @@ def run_round(place: Path, number: int, seed: int) -> dict[str, object]:
     shutil.rmtree(folder, ignore_errors=True)
     return {
         "number": number, "kind": kind.__name__, "code": code, "ranks": r.ranks,
-        "loader": r.loader, "cold": r.cold, "seconds": round(seconds, 1), "fault": fault,
+        "loader": r.loader, "cold": r.cold, "seconds": round(seconds, 1), "struck": struck, "fault": fault,
     }  # fmt: skip
 
 
