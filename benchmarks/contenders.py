@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-from unittest.mock import MagicMock
 
 import numpy as np
 import torch
@@ -239,6 +239,20 @@ def lightning(turns: Turns, data: DataFolder, name: str, batch_size: int) -> Non
         trainer.fit(Module(model_of(data, name)), batches)
 
 
+class StandIn(ModuleType):
+    """A module that is imported and not used: whatever is asked of it is a class."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__spec__ = ModuleSpec(name, None)
+        self.__path__: list[str] = []
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {"__init__": lambda self, *args, **kwargs: None})
+
+
 def article2018(turns: Turns, data: DataFolder, name: str, batch_size: int, checkout: str) -> None:
     """The 2018 program's train.py as it is; libraries it merely imports need not be there."""
     for library in (
@@ -254,8 +268,7 @@ def article2018(turns: Turns, data: DataFolder, name: str, batch_size: int, chec
         except ImportError:
             for depth in range(1, library.count(".") + 2):
                 part = ".".join(library.split(".")[:depth])
-                stand_in = MagicMock(__spec__=ModuleSpec(part, None))
-                sys.modules.setdefault(part, stand_in)
+                sys.modules.setdefault(part, StandIn(part))
     through_data_loader(turns)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
