@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 import struct
 import tokenize
 import zipfile
@@ -17,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from data_pipeline.errors import UserError, files_of_user
+from data_pipeline.files import whole_file
 
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -105,13 +105,7 @@ def write_csv(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> Non
 @contextmanager
 def _beside(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes the place of `path` once it is whole; else nothing is left of it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     with files_of_user(f"{path}: cannot be written", "free space there or name another folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with beside.open("wb") as file:
-                yield file
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        with whole_file(path, durable=False) as file:
+            yield file

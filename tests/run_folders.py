@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 
+from data_pipeline.files import write_json
 from data_pipeline.folder import DataFolder
 from vae_dist.losses import LossConfig
 from vae_dist.models import ModelConfig, build_model
 from vae_dist.objective import Objective
-from vae_dist.run.checkpoint import link, save_checkpoint, write_json
+from vae_dist.run.checkpoint import link, save_checkpoint
 
 
 def write_run(folder: Path, data: DataFolder, seed: int = 0, **model: Any) -> Path:

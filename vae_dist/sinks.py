@@ -19,8 +19,8 @@ from tyro.conf import arg
 
 from data_pipeline.checks import AtLeast, check_fields
 from data_pipeline.errors import UserError, files_of_user
+from data_pipeline.files import write_whole
 from data_pipeline.records import parse_json, read_record
-from vae_dist.run.checkpoint import write_whole
 from vae_dist.trackers import Trackers, check_tracker, start_trackers
 
 if TYPE_CHECKING:

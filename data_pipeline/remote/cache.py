@@ -9,7 +9,6 @@ fetches and the others wait; a lock dies with its process.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from data_pipeline.errors import UserError
+from data_pipeline.files import write_json
 from data_pipeline.records import parse_json, read_record
 from data_pipeline.redact import shown
 from data_pipeline.remote.transfer import DISK_FULL, Patience, TransferError, fetch, sha256_of
@@ -154,9 +154,7 @@ class Cache:
     def _write_record(self, path: Path) -> None:
         signature = _signature(path)
         assert signature is not None
-        beside = path.with_suffix(f".{os.getpid()}.tmp")
-        beside.write_text(json.dumps({"signature": signature, "checked": time.time()}))
-        os.replace(beside, _record(path))
+        write_json(_record(path), {"signature": signature, "checked": time.time()}, durable=False)
         self.known[path.name] = _Known(signature, time.time())
 
     def _fetch(self, url: str, path: Path, sha256: str, size: int, patience: Patience) -> None:

@@ -16,7 +16,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+
+from data_pipeline.files import sync
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -79,33 +80,10 @@ def publish(build: Path, out: Path, partial: Path) -> None:
     if out.exists():
         os.rename(out, old)
     os.rename(build, out)
-    sync_folder(out.parent)
+    sync(out.parent)
 
 
 def restore(out: Path, partial: Path) -> None:
     """Put the old folder back, if publishing the new one went no further."""
     if (partial / "old").exists() and not out.exists():
         os.rename(partial / "old", out)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def whole_file(path: Path, scratch: Path) -> Iterator[IO[bytes]]:
-    """A file to write that appears at `path` whole or not at all.
-
-    Until then it lies in `scratch`, on the same file system.
-    """
-    beside = scratch / f"{path.name}.{os.getpid()}.tmp"
-    with open(beside, "wb+") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)

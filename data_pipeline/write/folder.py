@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_pipeline.errors import UserError, files_of_user, reason_of
+from data_pipeline.files import sync, whole_file
 from data_pipeline.folder.manifest import (
     MANIFEST_NAME,
     NAMES_NAME,
@@ -36,8 +37,6 @@ from data_pipeline.write.building import (
     publish,
     restore,
     site_of,
-    sync_folder,
-    whole_file,
 )
 from data_pipeline.write.shards import Job, Source, Sums, WritingTask, write_all
 from data_pipeline.write.splits import fold_rows
@@ -106,7 +105,7 @@ def write_folder(
             }.items():
                 with whole_file(build / name, scratch) as file:
                     file.write(text.encode())
-            sync_folder(build)
+            sync(build)
             publish(build, out, partial)
         except OSError as error:
             restore(out, partial)

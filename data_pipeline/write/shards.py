@@ -22,10 +22,10 @@ import numpy as np
 
 from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError
+from data_pipeline.files import whole_file
 from data_pipeline.folder.manifest import Shard
 from data_pipeline.folder.tars import write_tar
 from data_pipeline.records import parse_json, read_record
-from data_pipeline.write.building import whole_file
 
 _IMAGES_WORTH_A_PROCESS = 4096
 

@@ -18,7 +18,8 @@ from typing import IO, Any
 import numpy as np
 
 from data_pipeline.errors import UserError
-from data_pipeline.write.building import publish, sync_folder, whole_file
+from data_pipeline.files import sync, whole_file
+from data_pipeline.write.building import publish
 from vae_dist.encode.rows import Piece, Rows
 
 Columns = dict[str, np.ndarray]
@@ -196,7 +197,7 @@ class Pictures(Output):
                     stem += "-" + Path(str(columns["names"][row])).stem
                 _write_png(build / piece.split / f"{stem}.png", image)
         (build / self.NOTE).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
-        sync_folder(build)
+        sync(build)
         publish(build, self.path, partial)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from data_pipeline.files import write_json
 from data_pipeline.folder import DataFolder
 from data_pipeline.load.loader import make_loader
 from data_pipeline.order import World
-from vae_dist.run.checkpoint import write_json
 from vae_dist.run.folder import RunFolder
 from vae_dist.train.settings import Settings
 from vae_dist.train.state import NonFiniteLoss

@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import json
-import os
 import shutil
 import warnings
 import zipfile
@@ -24,6 +22,7 @@ from safetensors.torch import load_file, save
 
 from data_pipeline.checks import AtLeast, OneOf, check_fields
 from data_pipeline.errors import UserError, files_of_user, reason_of
+from data_pipeline.files import sync, write_json
 from data_pipeline.records import read_json, read_record
 
 SCHEMA = 1
@@ -70,29 +69,6 @@ class Meta:
             raise UserError(f"sha256 must be of {' and '.join(FILES)}")
 
 
-def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part."""
-    write_whole(path, (json.dumps(content, indent=1) + "\n").encode(), durable=durable)
-
-
-def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part.
-
-    Where it is not `durable`, a machine that loses power may lose it too.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-
-
 def checkpoint_path(folder: Path, step: int) -> Path:
     """Folder of the checkpoint of a step."""
     return folder / f"step-{step:08d}"
@@ -133,14 +109,14 @@ def save_checkpoint(
         (beside / "trainer.pt").write_bytes(buffer.getvalue())
         hashes = {name: _sha256(beside / name) for name in FILES}
         for name in hashes:
-            _flush(beside / name)
+            sync(beside / name)
         write_json(beside / "meta.json", {"schema": SCHEMA, **meta, "sha256": hashes})
-        _flush(beside)
+        sync(beside)
         old = folder / f"{_REPLACED}{target.name}"
         if target.exists():  # the same step again, as after a validation that was broken off
             target.rename(old)
         beside.rename(target)
-        _flush(folder)
+        sync(folder)
         shutil.rmtree(old, ignore_errors=True)
     except OSError:
         shutil.rmtree(beside, ignore_errors=True)
@@ -379,11 +355,3 @@ def read_torch(path: Path) -> dict[str, Any]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from data_pipeline.errors import UserError, files_of_user
+from data_pipeline.files import write_json
 from data_pipeline.lock import Lock
 from data_pipeline.redact import scrubbed
-from vae_dist.run.checkpoint import list_checkpoints, recover, write_json
+from vae_dist.run.checkpoint import list_checkpoints, recover
 from vae_dist.run.history import clear, go_back
 
 _PACKAGES = ("torch", "torchvision", "accelerate", "webdataset", "numpy", "safetensors", "kornia")

@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from data_pipeline.files import write_whole
 from vae_dist.run.checkpoint import (
     checkpoint_path,
     link,
@@ -15,7 +16,6 @@ from vae_dist.run.checkpoint import (
     read_meta,
     remove,
     step_of,
-    write_whole,
 )
 
 EPOCH_TAGS = "eph_"

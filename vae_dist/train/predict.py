@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from data_pipeline.errors import UserError
+from data_pipeline.files import whole_file
 from data_pipeline.folder import DataFolder
 from data_pipeline.load.base import Loader
 from data_pipeline.load.loader import make_loader
@@ -79,9 +78,8 @@ def predict(
         with state.averaged():
             arrays = _embed(state, loaders[split])
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".writing.npz")
-        np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
-        Path(beside).replace(path)
+        with whole_file(path) as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
         print(f"{len(arrays['mu']):,} images of {split}: {path}")
     return 0
 
