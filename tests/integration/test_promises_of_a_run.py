@@ -1,0 +1,110 @@
+"""What the usual settings of tests switch off: few checkpoints kept, a log window of several steps,
+trackers on, the best by another figure. In-process, one small training each."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from launch.cli import main
+from tests.data_folders import digits, written
+from tests.training_runs import flags, metrics
+from vae_dist.run.checkpoint import load_checkpoint
+from vae_dist.train.signals import StopRequest
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("promises") / "data"
+    written(folder, digits())
+    return folder
+
+
+def train(data: Path, **more: object) -> Path:
+    """Train in this process; the run's folder."""
+    settings = {
+        "data": data,
+        "runs_dir": data.parent,
+        "model_type": "fc",
+        "latent_size": 3,
+        "batch_size": 200,
+        "log_every": 4,
+        "keep_last": 1,
+        "tensorboard": True,
+        "telemetry_interval": 0,
+        **more,
+    }
+    assert main(["train", *flags(settings)]) == 0
+    return data.parent / str(settings["name"])
+
+
+def score(run: Path) -> float | None:
+    return load_checkpoint(run / "checkpoints" / "best")[2].best
+
+
+def test_best_by_ssim_keeps_the_highest_and_pruning_keeps_best(data: Path) -> None:
+    """The rate is far too high after the first epoch, so that the first stays the best."""
+    run = train(data, name="ssim", best_by="ssim", epochs=3, m1=1, m2=1, lr_gamma=300.0)
+    found = [record["ssim"] for record in metrics(run, "val")]
+    best = max(range(len(found)), key=found.__getitem__)
+    assert best < len(found) - 1, "the last epoch must not be the best for this test to tell"
+    link = (run / "checkpoints" / "best").readlink().name
+    assert link == f"step-{(best + 1) * len_of_epoch(run):08d}"
+    kept = sorted(path.name for path in (run / "checkpoints").glob("step-*"))
+    assert kept == sorted({link, (run / "checkpoints" / "last").readlink().name})
+    assert score(run) == pytest.approx(-max(found))
+
+
+def len_of_epoch(run: Path) -> int:
+    return metrics(run, "val")[0]["step"]
+
+
+def test_a_resume_remembers_the_best_score(data: Path) -> None:
+    """A worse epoch after a resume does not take the place of the best one before."""
+    run = train(data, name="best", epochs=1)
+    before = (run / "checkpoints" / "best").readlink(), score(run)
+    # The first epoch after the resume is made worse by a rate that is far too high.
+    train(data, name="best", epochs=2, resume="auto", lr=0.5)
+    assert metrics(run, "val")[1]["loss"] > metrics(run, "val")[0]["loss"]
+    assert ((run / "checkpoints" / "best").readlink(), score(run)) == before
+
+
+def test_the_log_window_goes_on_after_a_resume(data: Path) -> None:
+    """Steps before and after a stop in mid-window are averaged together, as without the stop."""
+    whole = train(data, name="whole", epochs=1)
+    train(data, name="parts", epochs=1, max_steps=2)
+    parts = train(data, name="parts", epochs=1, resume="auto")
+    ours, theirs = metrics(parts, "train"), metrics(whole, "train")
+    assert [record["step"] for record in theirs] == [4]
+    keys = ("step", "loss", "recon", "kl", "beta", "lr")
+    assert [[r[k] for k in keys] for r in ours] == [[r[k] for k in keys] for r in theirs]
+    assert theirs[0]["beta"] == 1.0
+
+
+def test_tensorboard_is_written_under_both_names(data: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train(data, name="board", epochs=1)
+    events = EventAccumulator(str(next(iter((run / "tensorboard").rglob("events*")))))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    assert {"train_loss", "val_loss", "eph_val_loss"} <= set(tags)
+    assert events.Scalars("val_loss")[0].value == pytest.approx(metrics(run, "val")[0]["loss"])
+    assert json.loads((run / "config.json").read_text())["log"]["tensorboard"] is True
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    """The first asks for a checkpoint; the second is for the person who will not wait."""
+    request = StopRequest()
+    request._receive(signal.SIGINT, None)
+    assert request.requested
+    with pytest.raises(KeyboardInterrupt):
+        request._receive(signal.SIGINT, None)
+
+
+def test_a_second_sigterm_changes_nothing() -> None:
+    request = StopRequest()
+    request._receive(signal.SIGTERM, None)
+    request._receive(signal.SIGTERM, None)
+    assert request.reason == "SIGTERM"
