@@ -245,7 +245,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """A CSV file that exists whole; several tasks may write it."""
-    from vae_dist.run.checkpoint import write_whole
+    from data_pipeline.files import write_whole
 
     path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()

@@ -23,9 +23,7 @@ def training_key(config: dict[str, Any]) -> str | None:
     deciding = {name: config[name] for name in ("model", "loss", "optim")}
     deciding["data"] = config["data"]["fingerprint"]
     deciding["precision"] = config["precision"]["mixed_precision"]
-    deciding["run"] = {
-        name: run[name] for name in ("epochs", "max_steps", "batch_size", "accumulate", "do_augs")
-    }
+    deciding["run"] = {name: run[name] for name in ("epochs", "max_steps", "batch_size", "do_augs")}
     start = config.get("start", {})
     if start.get("init_from") or start.get("freeze"):
         deciding["start"] = start

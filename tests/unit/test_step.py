@@ -11,11 +11,11 @@ import torch
 
 from benchmarks.step_parts import Counting
 from data_pipeline.batch import Batch
+from data_pipeline.files import write_json
 from data_pipeline.order import World
 from vae_dist.losses import LossConfig
 from vae_dist.memory.allocator import keep_freed_memory
 from vae_dist.models import MODELS, ModelConfig
-from vae_dist.run.checkpoint import write_json
 from vae_dist.sinks import LogConfig
 from vae_dist.train.settings import RunConfig, Settings
 from vae_dist.train.signals import MOST_CALLS, Agreement, StopRequest

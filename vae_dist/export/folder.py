@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save_file
 
+from data_pipeline.files import write_json
 from vae_dist.export.card import model_card
-from vae_dist.run.checkpoint import SCHEMA, write_json
+from vae_dist.run.checkpoint import SCHEMA
 from vae_dist.run.load import load_run
 from vae_dist.run.trained import Run
 

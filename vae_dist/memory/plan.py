@@ -17,8 +17,8 @@ from vae_dist.train.state import TrainState
 class Fit:
     """Plans a run's memory; made before DDP wraps the module.
 
-    With ``--find-batch-size`` the micro-batch is grown here and ``--accumulate`` set to
-    match: every process takes the smallest that any found.
+    With ``--find-batch-size`` the micro-batch is grown here and the state's accumulation set
+    to match: every process takes the smallest that any found.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ class Fit:
         self.found: int | None = None
         if state.settings.memory.find_batch_size:
             self.found = self._find()
-            run.accumulate = math.ceil(self.local_batch / self.found)
-        self.need = self._estimate(run.accumulate)
+            state.accumulate = math.ceil(self.local_batch / self.found)
+        self.need = self._estimate(state.accumulate)
         left = available_bytes(state.device)
         self.available = None if left is None else left + self.need.parameters  # already there
         self._before = _in_use(state.device)
@@ -78,7 +78,7 @@ class Fit:
             yield (
                 f"--find-batch-size: {self.found} images fit at once; each process computes its "
                 f"{self.local_batch} of the global batch of {run.batch_size} in "
-                f"{run.accumulate} micro-batch(es)"
+                f"{self.state.accumulate} micro-batch(es)"
             )
         yield self.need.describe(self.available)
 
@@ -107,7 +107,7 @@ class Fit:
             **self.need.as_dict(),
             "available_bytes": self.available,
             "taken_bytes": self.taken,
-            "accumulate": self.state.settings.run.accumulate,
+            "accumulate": self.state.accumulate,
         }
 
 

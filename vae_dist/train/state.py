@@ -88,6 +88,7 @@ class TrainState:
         self.device = accelerator.device
         self.world = World(accelerator.process_index, accelerator.num_processes)
         self.steps_per_epoch = steps_per_epoch
+        self.accumulate = run.accumulate  # or what --find-batch-size finds
         planned = run.epochs * steps_per_epoch
         self.total_steps = min(planned, run.max_steps or planned)
         torch.manual_seed(derive_seed(run.seed, "init"))

@@ -52,7 +52,7 @@ def train_step(
     if weights is not None:
         beta = 1.0  # the running means take the place of the fixed weights
     found: list[Tensor] = []  # sums of each part, in the order of SUMS
-    parts = max(settings.run.accumulate, -(-len(batch) // state.images_at_once))
+    parts = max(state.accumulate, -(-len(batch) // state.images_at_once))
     for part in range(parts):
         where = slice(len(batch) * part // parts, len(batch) * (part + 1) // parts)
         count = where.stop - where.start
