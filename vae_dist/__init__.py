@@ -8,15 +8,17 @@ if TYPE_CHECKING:
     from vae_dist.models import MODELS, build_model
     from vae_dist.run.load import load_run
     from vae_dist.run.trained import Run
+    from vae_dist.train.callbacks import Callback
     from vae_dist.train.settings import Settings
     from vae_dist.train.trainer import Trainer
 
-__all__ = ["MODELS", "Run", "Settings", "Trainer", "build_model", "load_run"]
+__all__ = ["MODELS", "Callback", "Run", "Settings", "Trainer", "build_model", "load_run"]
 
 __getattr__ = exports(
     __name__,
     {
         "MODELS": "vae_dist.models",
+        "Callback": "vae_dist.train.callbacks",
         "Run": "vae_dist.run.trained",
         "Settings": "vae_dist.train.settings",
         "Trainer": "vae_dist.train.trainer",

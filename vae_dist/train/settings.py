@@ -118,6 +118,25 @@ class Settings:
                 stacklevel=3,
             )
 
+    @classmethod
+    def of(cls, **values: Any) -> Settings:
+        """Settings by the names of the flags: ``Settings.of(model_type="fc", epochs=10)``.
+
+        Raises
+        ------
+        UserError
+            If there is no such setting, or a value is wrong.
+        """
+        groups = {owner.name: owner.default_factory for owner in dataclasses.fields(cls)}
+        given: dict[str, Any] = {}
+        for name, group in groups.items():
+            fields = [field.name for field in dataclasses.fields(group)]  # type: ignore[arg-type]
+            own = {field: values.pop(field) for field in fields if field in values}
+            given[name] = group(**own)  # type: ignore[misc, operator]
+        if values:
+            raise UserError(f"there is no setting {', '.join(values)} (vae-dist train --help)")
+        return cls(**given)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as ``config.json`` holds them."""
         return {

@@ -6,7 +6,7 @@ import contextlib
 import math
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from vae_dist.run.resume import restore, save
 from vae_dist.sinks import NullSink, Sink, open_sinks
 from vae_dist.telemetry import compare, make_telemetry, table
 from vae_dist.train.accelerator import make_accelerator, on_main
+from vae_dist.train.callbacks import Callback
 from vae_dist.train.loaders import open_loaders
 from vae_dist.train.opening import closing, introduction, make_profiler, write_run_files
 from vae_dist.train.settings import Settings
@@ -47,8 +48,11 @@ class Trainer:
     settings : Settings
     data : DataFolder
         Must hold the splits ``train`` and ``val``.
-    stop : StopRequest
-        Asked at every step, in training and in validation.
+    stop : StopRequest, optional
+        Asked at every step, in training and in validation. Without one the training knows its
+        time limit alone and installs no signal handlers, as a notebook wants it.
+    callbacks : sequence of Callback
+        Called on the main process, in this order.
 
     Raises
     ------
@@ -57,9 +61,16 @@ class Trainer:
         ``--resume`` names does not fit.
     """
 
-    def __init__(self, settings: Settings, data: DataFolder, stop: StopRequest) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        data: DataFolder,
+        stop: StopRequest | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
         run = settings.run
-        self.settings, self.data, self.stop = settings, data, stop
+        self.settings, self.data = settings, data
+        self.stop = stop or StopRequest(run.time_limit)
         self.folder = RunFolder(run.runs_dir / run.name, run.status_file)
         self.accelerator = make_accelerator(
             settings.precision, self.folder.path, settings.log.tracker
@@ -71,7 +82,8 @@ class Trainer:
                 "processes; look at the launcher's --num_processes or --nproc-per-node"
             )
         self.is_main = self.accelerator.is_main_process
-        self.agreement = Agreement(stop, self.world, timeout=settings.precision.collective_timeout)
+        self.callbacks = callbacks if self.is_main else ()
+        self.agreement = Agreement(self.stop, self.world, timeout=settings.precision.collective_timeout)
         self._take_folder()
         try:
             self._build()
@@ -178,6 +190,9 @@ class Trainer:
                 *self.fit.lines(),
             ):
                 self.sink.say(line)
+            for each in self.callbacks:
+                stack.callback(each.on_end)  # also after an error
+                each.on_start()
             try:
                 stopped = self._loop()
             except NonFiniteLoss as error:
@@ -244,7 +259,10 @@ class Trainer:
             counters.epoch += 1
             counters.step_in_epoch = 0
         epoch = counters.epoch + counters.step_in_epoch / state.steps_per_epoch
-        self.sink.record({"split": "val", "step": counters.step, "epoch": epoch} | figures)
+        record = {"split": "val", "step": counters.step, "epoch": epoch} | figures
+        self.sink.record(record)
+        for each in self.callbacks:
+            each.on_validation(dict(record))
         if whole:
             self.sink.epoch(counters.epoch, state.close_epoch(), figures)
         if self.is_main and self.settings.log.tensorboard_images:
@@ -320,7 +338,10 @@ class Trainer:
             return
         (reading, figures), self._unwritten = self._unwritten, None
         means, (beta, norm) = reading.read()
-        self.sink.record(figures | means | {"beta": beta, "grad_norm": norm})
+        figures |= means | {"beta": beta, "grad_norm": norm}
+        self.sink.record(figures)
+        for each in self.callbacks:
+            each.on_log(dict(figures))
         watched = self.telemetry.scalars()
         if watched != self._watched:  # they are sampled by the clock, not by the step
             self._watched = watched
@@ -333,6 +354,8 @@ class Trainer:
         config = self.settings.checkpoint
         target = save(self.state, self.folder, config, score=score, best=best)
         self.saved_step = self.state.counters.step
+        for each in self.callbacks:
+            each.on_checkpoint(target)
         self._status("running", checkpoint=target.name)
 
     def fail(self, error: BaseException) -> None:
