@@ -103,7 +103,7 @@ def _encode_run(
         "nll_images": config.nll_images,
     }
     try:
-        run = load_run(path, evaluation.device, config.which)
+        run = load_run(path, evaluation.device, config.which, allow_code=config.allow_code)
         facts = [run.content_hash, evaluation.data.manifest.fingerprint, settings, kind]
         key = Cache.key("latents", *facts)
         latents = cache.arrays("latents", key, _shapes(run, evaluation.splits))

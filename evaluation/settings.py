@@ -39,6 +39,9 @@ class EvaluateConfig:
     """auto (cuML where it works), cuml (or fail), cpu."""
     which: Annotated[str, OneOf("best", "last")] = "best"
     """best or last: which checkpoint of a run folder."""
+    allow_code: bool = False
+    """Import the module that a run's config.json names, where its model is code of your own
+    (--model-type MODULE:CLASS): only for runs that you trust."""
     seed: Annotated[int, tyro.conf.arg(aliases=["--evaluation-seed"])] = 42
     """Of samples of labels, UMAP and the noise of ELBO and NLL."""
     repeats: Annotated[int, AtLeast(1)] = 5

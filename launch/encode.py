@@ -59,6 +59,9 @@ class ShareConfig:
 
     which: Literal["best", "last"] = "best"
     """Which of a run's checkpoints."""
+    allow_code: bool = False
+    """Import the module that a run's config.json names, where its model is code of your own
+    (--model-type MODULE:CLASS): only for runs that you trust."""
     device: str = "auto"
     """auto (a GPU for each process where there are some), cpu or cuda."""
     part: str = "0/1"
@@ -117,7 +120,7 @@ def carry_out(path: Path, share: ShareConfig, make: Callable[[Run, Progress], Jo
     state = PartialState(cpu=cpu)
     try:
         device = str(state.device) if share.device == "auto" else share.device
-        run = load_run(path, device, share.which)
+        run = load_run(path, device, share.which, allow_code=share.allow_code)
         with make_progress() if is_first() else nullcontext(Silent()) as progress:
             job = make(run, progress)
             rows = 0

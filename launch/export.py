@@ -32,6 +32,9 @@ class ExportConfig:
     """Folder to write."""
     which: Literal["best", "last"] = "best"
     """Which of a run's checkpoints."""
+    allow_code: bool = False
+    """Import the module that a run's config.json names, where its model is code of your own
+    (--model-type MODULE:CLASS): only for runs that you trust."""
     results: Path | None = None
     """An evaluation folder, whose test figures of this run go into the model card."""
     repo_id: str = ""
@@ -61,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
 
     out = config.out.expanduser().absolute()
     _check_free(out, config.overwrite)
-    run = load_run(config.run, "cpu", config.which)
+    run = load_run(config.run, "cpu", config.which, allow_code=config.allow_code)
     figures = _figures(config.results, run)
     with (
         files_of_user(f"--out {config.out}: cannot be written"),

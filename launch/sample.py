@@ -58,6 +58,10 @@ class SampleConfig:
     nll_images: Annotated[int, AtLeast(0)] = 0
     """Images of the split it is computed on; 0 takes all."""
 
+    allow_code: bool = False
+    """Import the module that a run's config.json names, where its model is code of your own
+    (--model-type MODULE:CLASS): only for runs that you trust."""
+
     device: str = "auto"
     """auto, cpu or cuda."""
 
@@ -71,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     from vae_dist.run.load import load_run
     from vae_dist.sampling import Painter
 
-    run = load_run(config.run, device=config.device, which=config.which)
+    run = load_run(config.run, device=config.device, which=config.which, allow_code=config.allow_code)
     painter = Painter(run.objective, config.seed)
     images, labels = _images(config, run)
     config.out.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ def save_run(run: Run, folder: Path, figures: Sequence[Mapping[str, Any]] = ()) 
 
 def compare(run: Run, folder: Path) -> dict[str, float]:
     """The largest absolute difference of each output between a run and what was written of it."""
-    again = load_run(folder, run.device)
+    again = load_run(folder, run.device, allow_code=True)  # written here, of a loaded run
     images = np.random.default_rng(0).integers(0, 256, (7, *run.image_shape), dtype=np.uint8)
     (mu, logvar), (mu2, logvar2) = run.encode(images), again.encode(images)
     pairs = {"mu": (mu, mu2), "logvar": (logvar, logvar2)}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 
+from data_pipeline.errors import UserError
 from vae_dist.models.article2018 import article2018_model, import_article2018_state
 from vae_dist.models.base import VAEModel
 from vae_dist.models.config import ModelConfig
-from vae_dist.models.registry import MODELS
+from vae_dist.models.registry import MODELS, find_family
 
 __all__ = [
     "MODELS",
@@ -37,8 +37,17 @@ def build_model(
     num_classes : int
     pixel_mean, pixel_std : sequence of float, optional
         The training set's, by channel, in [0, 1]; read for ``normalise="set"`` only.
+
+    Raises
+    ------
+    UserError
+        If ``model_type`` names what is not there, or is no `VAEModel`.
     """
     channels, height, width = image_shape
-    module, name = MODELS[config.model_type].split(":")
-    family = getattr(import_module(module), name)
+    family = find_family(config.model_type)
+    if not (isinstance(family, type) and issubclass(family, VAEModel)):
+        raise UserError(
+            f"--model-type {config.model_type}: is no class derived from "
+            "vae_dist.models.VAEModel (docs/extending.md)"
+        )
     return family(config, (channels, height, width), num_classes, pixel_mean, pixel_std)

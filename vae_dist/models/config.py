@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from data_pipeline.checks import AtLeast, OneOf, Within, check_fields
-from vae_dist.models.registry import MODELS
+from data_pipeline.checks import AtLeast, Within, check_fields
+from vae_dist.models.registry import MODELS, ModelName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +16,10 @@ class ModelConfig:
     """The model: its family, its size, and what its encoder sees."""
 
     model_type: Annotated[
-        str, OneOf(*MODELS), tyro.conf.arg(metavar="{" + ",".join(MODELS) + "}")
+        str, ModelName(), tyro.conf.arg(metavar="{" + ",".join(MODELS) + "}|MODULE:CLASS")
     ] = "fcn"
-    """Family of the model (docs/models.md describes each)."""
+    """Family of the model (docs/models.md describes each), or a class of your own as in
+    my_package.my_module:MyVAE (docs/extending.md)."""
 
     latent_size: Annotated[int, AtLeast(1), tyro.conf.arg(aliases=["--latent-space-size"])] = 10
     """Number of latent variables."""

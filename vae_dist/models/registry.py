@@ -1,4 +1,15 @@
-"""The models by name. A new model is one file beside this one and one line here."""
+"""The models by name. A new model of ours is one file beside this one and one line here.
+
+Models of others are named ``module:class``, or by the name that an installed package gave them
+(`data_pipeline.plugins`, group `GROUP`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from data_pipeline.plugins import installed, load_installed, load_object
 
 MODELS: dict[str, str] = {
     "fc": "vae_dist.models.fc:FullyConnected",
@@ -8,3 +19,30 @@ MODELS: dict[str, str] = {
     "fcns_1n": "vae_dist.models.fcns_1n:OneByN",
     "conv": "vae_dist.models.conv:ResidualConvolutional",
 }
+
+GROUP = "vae_dist.models"
+
+
+class ModelName:
+    """The rule of ``model_type``: a known name, or ``module:class``; nothing is imported."""
+
+    def fault(self, value: str) -> str | None:
+        """What is wrong with a value, or None."""
+        if value in MODELS or names_a_module(value) or value in installed(GROUP):
+            return None
+        return f"expected one of {', '.join([*MODELS, *installed(GROUP)])}, or MODULE:CLASS"
+
+
+def names_a_module(model_type: str) -> bool:
+    """Whether a model's name says which module is to be imported."""
+    return re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", model_type) is not None
+
+
+def find_family(model_type: str) -> Any:
+    """Import what ``model_type`` names."""
+    asked = f"--model-type {model_type}"
+    if model_type in MODELS:
+        return load_object(MODELS[model_type], asked)
+    if names_a_module(model_type):
+        return load_object(model_type, asked)
+    return load_installed(GROUP, model_type)

@@ -15,6 +15,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.records import read_json, read_record
 from vae_dist.losses import LossConfig
 from vae_dist.models import ModelConfig, build_model
+from vae_dist.models.registry import names_a_module
 from vae_dist.objective import Objective
 from vae_dist.run.article2018 import IMAGE_SHAPE, NUM_CLASSES, read_article2018
 from vae_dist.run.checkpoint import SCHEMA, load_checkpoint, load_weights, resolve_checkpoint
@@ -23,7 +24,13 @@ from vae_dist.run.trained import Run
 from vae_dist.train.ema import split_average
 
 
-def load_run(path: str | Path, device: torch.device | str = "auto", which: str = "best") -> Run:
+def load_run(
+    path: str | Path,
+    device: torch.device | str = "auto",
+    which: str = "best",
+    *,
+    allow_code: bool = False,
+) -> Run:
     """Rebuild a model from a run, a checkpoint or an exported folder, or a 2018 ``.pth.tar``.
 
     Parameters
@@ -33,11 +40,15 @@ def load_run(path: str | Path, device: torch.device | str = "auto", which: str =
         ``"auto"`` takes a GPU where there is one.
     which : str
         ``"best"`` or ``"last"``, for a run folder.
+    allow_code : bool
+        Import the module that ``config.json`` names, where the model is one of
+        ``--model-type MODULE:CLASS``: for runs that you trust.
 
     Raises
     ------
     ValueError
-        If there is no complete checkpoint, or its files do not fit together.
+        If there is no complete checkpoint, or its files do not fit together, or the model is
+        code that was not allowed.
     """
     path, device = Path(path), _device(device)
     if not path.exists():
@@ -45,13 +56,13 @@ def load_run(path: str | Path, device: torch.device | str = "auto", which: str =
     if path.is_file():
         return _load_article2018(path, device)
     if (path / "model.safetensors").is_file() and not (path / "meta.json").is_file():
-        return _load_exported(path, device)
+        return _load_exported(path, device, allow_code)
     checkpoint = resolve_checkpoint(path, which)
     weights, _, meta = load_checkpoint(checkpoint)
     weights, average = split_average(weights)
     file = checkpoint.parent.parent / "config.json"
     raw = read_json(file)
-    config = read_record(_Config, raw, str(file), ignore_unknown=True)
+    config = _read_config(raw, file, allow_code)
     objective = _objective(config, average or weights, file, checkpoint)
     decisive = json.dumps([meta.sha256["model.safetensors"], raw["model"]], sort_keys=True)
     return Run(
@@ -67,11 +78,11 @@ def load_run(path: str | Path, device: torch.device | str = "auto", which: str =
     )
 
 
-def _load_exported(folder: Path, device: torch.device) -> Run:
+def _load_exported(folder: Path, device: torch.device, allow_code: bool) -> Run:
     """What ``vae-dist export`` wrote, also as the Hub hands it out."""
     file, path = folder / "config.json", folder / "model.safetensors"
     raw = read_json(file)
-    config = read_record(_Config, raw, str(file), ignore_unknown=True)
+    config = _read_config(raw, file, allow_code)
     weights = load_weights(path)
     exported = read_record(_Exported, raw.get("exported", {}), f"{file}, exported")
     return Run(
@@ -85,6 +96,18 @@ def _load_exported(folder: Path, device: torch.device) -> Run:
         path=path,
         averaged=exported.averaged,
     )
+
+
+def _read_config(raw: dict[str, Any], file: Path, allow_code: bool) -> _Config:
+    """What a ``config.json`` says, if its model may be built: a file of others runs no code."""
+    config = read_record(_Config, raw, str(file), ignore_unknown=True)
+    if names_a_module(config.model.model_type) and not allow_code:
+        raise UserError(
+            f"{file}: its model is the code of {config.model.model_type}, which is not a part of "
+            "vae-dist and was not imported; Fix: if you trust both the run and that module, "
+            "--allow-code True (in Python allow_code=True)"
+        )
+    return config
 
 
 def _objective(config: _Config, weights: dict[str, Tensor], file: Path, where: Path) -> Objective:
