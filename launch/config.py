@@ -158,7 +158,10 @@ def _tokens_of_files(argv: list[str], names: dict[str, bool], prog: str) -> Iter
         inherited = {key: value for key, value in read_run(resume).items() if key in names}
         if _last_value(argv, "dataset") or _last_value(argv, "dataset-type"):
             inherited.pop("data", None)
-        code, tables_name_it = str(inherited.get("model-type")), ["model-type" in t for _, t in tables]
+        code, tables_name_it = (
+            str(inherited.get("model-type")),
+            ["model-type" in t for _, t in tables],
+        )
         if ":" in code and _last_value(argv, "model-type") is None and not any(tables_name_it):
             raise UserError(  # a file of others runs no code
                 f"--resume {resume}: its model is the code of {code}, which is not a part of "

@@ -75,7 +75,9 @@ def main(argv: Sequence[str]) -> int:
     from vae_dist.run.load import load_run
     from vae_dist.sampling import Painter
 
-    run = load_run(config.run, device=config.device, which=config.which, allow_code=config.allow_code)
+    run = load_run(
+        config.run, device=config.device, which=config.which, allow_code=config.allow_code
+    )
     painter = Painter(run.objective, config.seed)
     images, labels = _images(config, run)
     config.out.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,9 @@ class Trainer:
             )
         self.is_main = self.accelerator.is_main_process
         self.callbacks = callbacks if self.is_main else ()
-        self.agreement = Agreement(self.stop, self.world, timeout=settings.precision.collective_timeout)
+        self.agreement = Agreement(
+            self.stop, self.world, timeout=settings.precision.collective_timeout
+        )
         self._take_folder()
         try:
             self._build()
