@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 from data_pipeline.batch import Batch
 from data_pipeline.philox import Draws, uniform
@@ -26,12 +27,9 @@ class Augment:
     """
 
     def __init__(self, seed: int, flip_probability: float = 0.25, max_angle: float = 30.0) -> None:
-        from kornia.geometry.transform import rotate
-
         self.seed = seed
         self.flip_probability = flip_probability
         self.max_angle = max_angle
-        self._rotate = rotate
         self._draws: Draws | None = None
 
     def parameters(self, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -61,4 +59,32 @@ class Augment:
             return images
         flipped, angle = self.parameters(batch, images.device)
         images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
-        return self._rotate(images, angle.to(images.dtype))
+        return rotate(images, angle.to(images.dtype))
+
+
+def rotate(images: Tensor, degrees: Tensor) -> Tensor:
+    """Turn images about their centres, counter-clockwise, by bilinear interpolation.
+
+    Parameters
+    ----------
+    images : Tensor
+        float, ``(n, C, H, W)``.
+    degrees : Tensor
+        ``(n,)``, of the same type and on the same device.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape; 0 where nothing was.
+    """
+    height, width = images.shape[2:]
+    angle = torch.deg2rad(degrees)[:, None, None]
+    x, y = (
+        torch.arange(size, dtype=images.dtype, device=images.device) - (size - 1) / 2
+        for size in (width, height)
+    )
+    y = y[:, None]
+    # Where each pixel comes from, as grid_sample counts: -1 and 1 are the image's edges.
+    from_x = (angle.cos() * x - angle.sin() * y) * (2 / width)
+    from_y = (angle.sin() * x + angle.cos() * y) * (2 / height)
+    return grid_sample(images, torch.stack([from_x, from_y], -1), align_corners=False)

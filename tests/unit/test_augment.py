@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data_pipeline.batch import Arrays
-from data_pipeline.load.augment import Augment
+from data_pipeline.load.augment import Augment, rotate
 from data_pipeline.load.memory import MemoryLoader
 from data_pipeline.order import World
 
@@ -67,3 +67,31 @@ def test_an_empty_part_stays_empty():
         if len(b) == 0
     )
     assert Augment(0)(batch.images / 255, batch).shape == (0, 1, 9, 9)
+
+
+def test_rotation_is_the_bilinear_formula():
+    """Pixel by pixel in numpy, on uneven shapes; the same as kornia's to 1e-5 (tried with 0.9.0)."""
+    rng = np.random.default_rng(1)
+    for height, width in ((9, 9), (7, 12), (5, 1)):
+        images = rng.random((3, 2, height, width), dtype=np.float32)
+        degrees = np.array([-29.0, 0.0, 17.5], np.float32)
+        padded = np.pad(images.astype(np.float64), ((0, 0), (0, 0), (99, 99), (99, 99)))
+        want = np.zeros(images.shape)
+        for n, angle in enumerate(np.deg2rad(degrees)):
+            for i in range(height):
+                for j in range(width):
+                    x, y = j - (width - 1) / 2, i - (height - 1) / 2
+                    u = math.cos(angle) * x - math.sin(angle) * y + (width - 1) / 2 + 99
+                    v = math.sin(angle) * x + math.cos(angle) * y + (height - 1) / 2 + 99
+                    a, b = int(v), int(u)
+                    corner = padded[n, :, a : a + 2, b : b + 2]
+                    weights = np.outer([1 - (v - a), v - a], [1 - (u - b), u - b])
+                    want[n, :, i, j] = (corner * weights).sum((1, 2))
+        found = rotate(torch.from_numpy(images), torch.from_numpy(degrees)).numpy()
+        np.testing.assert_allclose(found, want, atol=1e-5)
+
+
+def test_a_quarter_turn_is_counter_clockwise():
+    image = torch.arange(9.0).reshape(1, 1, 3, 3)
+    turned = rotate(image, torch.tensor([90.0]))
+    assert torch.allclose(turned, image.rot90(1, (2, 3)), atol=1e-4)

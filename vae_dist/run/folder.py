@@ -21,7 +21,7 @@ from data_pipeline.redact import scrubbed
 from vae_dist.run.checkpoint import list_checkpoints, recover
 from vae_dist.run.history import clear, go_back
 
-_PACKAGES = ("torch", "torchvision", "accelerate", "webdataset", "numpy", "safetensors", "kornia")
+_PACKAGES = ("torch", "torchvision", "accelerate", "webdataset", "numpy", "safetensors")
 
 
 class RunFolder:

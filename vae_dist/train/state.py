@@ -113,7 +113,7 @@ class TrainState:
         self.noise = Draws(run.seed, "noise", columns, self.device)
         self.augment: Any = None
         if run.do_augs:
-            from data_pipeline.load.augment import Augment  # brings kornia
+            from data_pipeline.load.augment import Augment
 
             self.augment = Augment(run.seed)
         self.order: dict[str, Any] = {}
