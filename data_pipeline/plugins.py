@@ -32,6 +32,14 @@ def load_installed(group: str, name: str) -> Any:
     return load_object(f"{entry.module}:{entry.attr}", f"{name} ({group})")
 
 
+def described(group: str) -> dict[str, str]:
+    """Each name of a group with what stands behind it, and its version: fit for a cache's key."""
+    return {
+        name: f"{entry.value} {entry.dist.version if entry.dist else ''}"
+        for name, entry in sorted(installed(group).items())
+    }
+
+
 def load_object(address: str, asked: str) -> Any:
     """Import an object; its module may also lie in the current folder.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.plugins import described
 from data_pipeline.records import read_record
 from evaluation.artifacts import Artifacts
 from evaluation.cache import Cache
@@ -18,7 +19,7 @@ from evaluation.encode import run_figures
 from evaluation.files import read_arrays, write_arrays, write_text
 from evaluation.items import Item, Latents
 from evaluation.measures.latents import emptiness, posterior_figures, smoothness
-from evaluation.measures.measure import Measure
+from evaluation.measures.measure import METRICS, Measure
 from evaluation.measures.protocol import Points, make_protocol, reference_rows, shown_rows
 from evaluation.pixels import Pixels
 from evaluation.results.records import Results, Row, RunInfo
@@ -152,7 +153,8 @@ class Comparison:
         return self.backends.put(arrays["train"]), self.backends.put(arrays["test"])
 
     def _key(self, key: str) -> str:
-        return Cache.key("figures", key, dataclasses.asdict(self.protocol), self.methods.where)
+        protocol = dataclasses.asdict(self.protocol) | described(METRICS)
+        return Cache.key("figures", key, protocol, self.methods.where)
 
     def _kept(self, key: str) -> dict[str, Any] | None:
         """Figures from the cache, or of this evaluation, and what they cost."""

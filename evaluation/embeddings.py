@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -19,10 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.errors import UserError
+from data_pipeline.plugins import described, load_installed
 from evaluation.backends.choose import Backends
 from evaluation.backends.cpu import UmapSettings
 from evaluation.cache import Cache
-from evaluation.items import TITLES, Item, Latents
+from evaluation.items import EMBEDDINGS, METHODS, TITLES, Item, Latents
 from evaluation.pixel_pca import PixelPca, project
 from evaluation.pixels import Pixels
 from evaluation.results.records import Embedding, NotMade
@@ -83,6 +86,9 @@ class Methods:
                     made[f"{method}-{item.embedding.dim}"] = item
                     if method in methods:
                         yield item
+        for method in methods:
+            if method not in METHODS:
+                yield from self._installed_items(method)
         for latents in runs:
             train, test = self.backends.put(latents.train), self.backends.put(latents.test)
             parameters = {"latents": "mu"}
@@ -157,7 +163,7 @@ class Methods:
         **made: Any,
     ) -> Item:
         name = f"{method}-{dim}" + (f"-{run}" if run else "")
-        title = f"{TITLES[method]} {dim}" + (f" ({run})" if run else "")
+        title = f"{TITLES.get(method, method)} {dim}" + (f" ({run})" if run else "")
         made = {"backend": "cpu", "fit_seconds": made.get("seconds"), **made}
         embedding = Embedding(
             id=name, method=method, dim=dim, title=title, run=run, parameters=parameters, **made
@@ -192,6 +198,25 @@ class Methods:
             self._not_made(f"raw-{train.shape[1]}", reason)
             return
         yield self._item("raw", train.shape[1], *self.pixels.arrays, self.data_key, {})
+
+    def _installed_items(self, method: str) -> Iterator[Item]:
+        """What a method of an installed package makes of the pixels, of numpy arrays on the CPU."""
+        fit = load_installed(EMBEDDINGS, method)
+        pixels = [self.backends.to_host(part) for part in self.pixels.arrays]
+        for dim in self.dims:
+            with self.stages.stage("fit", f"{method}-{dim}", "cpu") as record:
+                transform = fit(pixels[0].copy(), dim, self.seed)
+                made = [np.asarray(transform(part.copy()), np.float32) for part in pixels]
+            for part, given in zip(made, pixels, strict=True):
+                if part.shape != (len(given), dim) or not np.isfinite(part).all():
+                    raise UserError(
+                        f"--methods {method}: made an array of shape {part.shape} of {len(given)} "
+                        f"images; it must be ({len(given)}, {dim}) and finite"
+                    )
+            key = Cache.key(method, *(hashlib.sha256(part.tobytes()).hexdigest() for part in made))
+            parameters = {"by": described(EMBEDDINGS)[method], "fitted_on": "train"}
+            train, test = map(self.backends.put, made)
+            yield self._item(method, dim, train, test, key, parameters, **cost(record))
 
     def _umap_items(self) -> Iterator[Item]:
         images = len(self.pixels.train)

@@ -11,6 +11,7 @@ import numpy as np
 from evaluation.results.records import Embedding
 
 METHODS = ("raw", "pca", "umap", "vae", "vae_white", "vae_umap", "concat", "ensemble")
+EMBEDDINGS = "vae_dist.embeddings"  # the entry points of more methods
 TITLES = {
     "raw": "Pixels",
     "pca": "PCA",

@@ -10,8 +10,9 @@ import tyro
 
 from data_pipeline.checks import AtLeast, OneOf, check_fields
 from data_pipeline.errors import UserError
+from data_pipeline.plugins import installed
 from evaluation.backends.choose import CHOICES
-from evaluation.items import METHODS
+from evaluation.items import EMBEDDINGS, METHODS
 from evaluation.measures.protocol import PROTOCOLS
 
 
@@ -61,9 +62,10 @@ class EvaluateConfig:
         if self.protocol == "seed":  # its name until version 0.1
             self.protocol = "article2018"
         check_fields(self)
-        unknown = sorted(set(self.methods) - set(METHODS))
+        known = [*METHODS, *installed(EMBEDDINGS)]
+        unknown = sorted(set(self.methods) - set(known))
         if unknown:
-            raise UserError(f"--methods {unknown[0]}: expected some of {', '.join(METHODS)}")
+            raise UserError(f"--methods {unknown[0]}: expected some of {', '.join(known)}")
         if not self.dims or min(self.dims) < 1:
             raise UserError(f"--dims {' '.join(map(str, self.dims))}: must be 1 or more")
         if not self.methods:

@@ -157,7 +157,7 @@ def print_table(results: Results) -> None:
         if (row.metric, row.weights, row.k) == ("knn_test_accuracy", "uniform", 10):
             half = ((row.ci_high or 0.0) - (row.ci_low or 0.0)) / 2
             console.print(
-                f"{TITLES[row.method]} {row.dim} over {row.repeats} trainings that differ in their "
+                f"{TITLES.get(row.method, row.method)} {row.dim} over {row.repeats} trainings that differ in their "
                 f"seed: KNN test {row.value:.4f} ± {half:.4f} at k = 10 ({row.run})",
                 markup=False,
                 soft_wrap=True,

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 
 from data_pipeline.errors import files_of_user
+from data_pipeline.plugins import load_installed
 from data_pipeline.progress import Progress, Silent
-from data_pipeline.sources.base import DATASETS, SourceConfig, SourceData
+from data_pipeline.sources.base import DATASETS, SOURCES, SourceConfig, SourceData
 from data_pipeline.sources.labels import remarks
 
 __all__ = ["DATASETS", "SourceConfig", "SourceData", "load_source"]
@@ -45,6 +46,8 @@ def load_source(config: SourceConfig, progress: Progress | None = None) -> Sourc
 
 def without_effect(config: SourceConfig) -> Iterator[str]:
     """Flags that were given and mean nothing to this kind of source."""
+    if config.dataset not in DATASETS:
+        return  # an installed package reads what it likes
     pictures = ("folder", "tiff", "webdataset", "parquet")
     readers = {
         "labels": ("folder", "tiff"),
@@ -64,6 +67,8 @@ def without_effect(config: SourceConfig) -> Iterator[str]:
 
 
 def _loader_of(dataset: str) -> Callable[[SourceConfig, Progress], SourceData]:
+    if dataset not in DATASETS:
+        return load_installed(SOURCES, dataset)  # type: ignore[no-any-return]
     if dataset == "digits":
         from data_pipeline.sources.digits import load_digits
 

@@ -12,6 +12,7 @@ import tyro
 
 from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError, nearest
+from data_pipeline.plugins import installed
 from data_pipeline.remote.transfer import protocol_of
 from data_pipeline.sources.pixels import parse_scale
 
@@ -34,7 +35,7 @@ DATASETS = (
     "usps",
 )
 NEED_SOURCE = DATASETS[DATASETS.index("folder") :]
-
+SOURCES = "vae_dist.sources"  # the entry points of more sets
 COLORS = ("auto", "grey", "rgb")
 BAD_IMAGE_ACTIONS = ("skip", "fail")
 
@@ -89,7 +90,7 @@ class SourceConfig:
                     "them to this machine and give the folder"
                 )
         parse_scale(self.scale)
-        _one_of("--dataset", self.dataset, DATASETS)
+        _one_of("--dataset", self.dataset, (*DATASETS, *installed(SOURCES)))
         _one_of("--color", self.color, COLORS)
         _one_of("--on-bad-image", self.on_bad_image, BAD_IMAGE_ACTIONS)
         if self.dataset in NEED_SOURCE and self.source is None:

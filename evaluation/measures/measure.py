@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.plugins import installed, load_installed
 from evaluation.backends.choose import Backends
 from evaluation.backends.voting import WEIGHTS, Neighbours
 from evaluation.measures.protocol import (
@@ -19,6 +20,8 @@ from evaluation.measures.protocol import (
 )
 from evaluation.results.blanks import blank
 from evaluation.sampling import folds, interval, rarest, rows_of, stratified_rows
+
+METRICS = "vae_dist.metrics"  # the entry points of more figures
 
 # Figures that need labels; the first two in every protocol, the others in ``full``.
 BY_LABEL = (
@@ -65,6 +68,7 @@ class Measure:
         if self.protocol.more:
             figures += [self._all_labels(points), self._linear_probe(points)]
             figures += [self._clusters(points)]
+        figures += [self._installed(points)]
         for figure in chain.from_iterable(figures):
             note = "; ".join(filter(None, [figure.get("note"), points.known.note]))
             yield {**figure, "note": note or None}
@@ -297,6 +301,14 @@ class Measure:
             scores["kmeans_ari"].append(float(adjusted_rand_score(known.test, cluster)))
         for metric, values in scores.items():
             yield {"metric": metric, **common, **interval(values, metric)}
+
+    def _installed(self, points: Points) -> Iterator[dict[str, Any]]:
+        """Figures of installed packages: functions of the embeddings with a known label."""
+        for metric in sorted(installed(METRICS)):
+            known = points.known
+            train, test = (self.backends.to_host(part) for part in self._known(points))
+            value = load_installed(METRICS, metric)(train, known.train, test, known.test)
+            yield {"metric": metric, "split": "test", "value": float(value), "backend": "cpu"}
 
 
 def _too_few(

@@ -16,7 +16,7 @@ from vae_dist.run.load import load_run
 
 def test_one_file_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "extending.md").read_text()
-    file, line = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    file, line = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:2]
     name, where = re.findall(r'"(.+?)"', line)
     (tmp_path / "added").mkdir()
     (tmp_path / "added" / "linear.py").write_text(file)
