@@ -68,7 +68,8 @@ def without_effect(config: SourceConfig) -> Iterator[str]:
 
 def _loader_of(dataset: str) -> Callable[[SourceConfig, Progress], SourceData]:
     if dataset not in DATASETS:
-        return load_installed(SOURCES, dataset)  # type: ignore[no-any-return]
+        found: Callable[[SourceConfig, Progress], SourceData] = load_installed(SOURCES, dataset)
+        return found
     if dataset == "digits":
         from data_pipeline.sources.digits import load_digits
 

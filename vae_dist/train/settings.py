@@ -127,12 +127,12 @@ class Settings:
         UserError
             If there is no such setting, or a value is wrong.
         """
-        groups = {owner.name: owner.default_factory for owner in dataclasses.fields(cls)}
+        groups: dict[str, Any] = {o.name: o.default_factory for o in dataclasses.fields(cls)}
         given: dict[str, Any] = {}
         for name, group in groups.items():
-            fields = [field.name for field in dataclasses.fields(group)]  # type: ignore[arg-type]
+            fields = [field.name for field in dataclasses.fields(group)]
             own = {field: values.pop(field) for field in fields if field in values}
-            given[name] = group(**own)  # type: ignore[misc, operator]
+            given[name] = group(**own)
         if values:
             raise UserError(f"there is no setting {', '.join(values)} (vae-dist train --help)")
         return cls(**given)
