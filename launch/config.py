@@ -252,6 +252,9 @@ _PLAIN = (
 def _one_line(box: str) -> str:
     """The sentence inside the box that tyro draws around a complaint, in plain words."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    if "─" not in text:  # the encoding has no box characters: a title, a rule, the text, a rule
+        parts = re.split(r"^ *-{5,} *$", text, flags=re.M)
+        text = parts[1] if len(parts) > 1 else text
     lines = [line.strip("│╭╮╰╯ ").strip() for line in text.splitlines()]
     said: list[str] = []
     for line in lines:

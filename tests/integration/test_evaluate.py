@@ -154,7 +154,7 @@ def test_bench_finds_the_same_figures(data):
     config = BenchEvaluateConfig(data=data.path, train_images=600, umap=False, repeats=1)
     found = bench_evaluate(config)
     assert found["differences"]["knn_accuracy"] == 0
-    assert found["differences"]["explained_variance"] < 1e-6
+    assert found["differences"]["explained_variance"] < 1e-5
     assert found["differences"]["cells"] > 10
     assert found["total_seconds"]["here"] > 0
 

@@ -48,7 +48,7 @@ def test_prepare_writes_once_and_then_says_that_it_is_there(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--dataset", "cifar"], "--dataset cifar: expected one of mnist"),
+        (["--dataset", "cifar"], "--dataset cifar: did you mean cifar10?"),
         (["--dataset", "folder"], "--dataset folder needs --source PATH"),
         (["--dataset", "mnist", "--source", "nowhere"], "--source nowhere: no such folder"),
         (["--dataset", "kmnist", "--download", "False"], "--source DIR"),

@@ -43,7 +43,9 @@ def process(data, rank, size, pipe):
 
 
 def start(data, size):
-    context = multiprocessing.get_context("fork")
+    # Not forked from here: what other tests left running in this process would not survive it.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["data_pipeline.load.loader"])
     pipes, processes = [], []
     for rank in range(size):
         ours, theirs = context.Pipe()

@@ -1,7 +1,10 @@
 """Flags, presets and TOML files: one parser, one precedence, one line of complaint."""
 
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +17,8 @@ from launch.config import parse
 from vae_dist.losses import LossConfig
 from vae_dist.models import ModelConfig
 from vae_dist.train.optim import OptimConfig
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -345,3 +350,13 @@ def test_completion_knows_commands_flags_and_presets(capsys) -> None:
     assert offered("train", "--batch") == ["--batch-size"]
     assert offered("train", "--preset", "deb") == ["debug"]
     assert offered("monitor", "--onc") == ["--once"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_complaints_are_one_plain_line_in_any_encoding(encoding: str) -> None:
+    """tyro draws its boxes with other characters where the terminal has no others."""
+    words = [sys.executable, "-m", "launch.cli", "prepare", "--dataset", "cifar"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding, "LC_ALL": "C"}
+    done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr == "vae-dist: error: --dataset cifar: did you mean cifar10?\n"

@@ -31,6 +31,7 @@ def test_key_is_of_what_decides_a_training():
     own = training_key(CONFIG)
     assert training_key(changed("run", seed=2, name="b")) == own
     assert training_key(changed("data", path="elsewhere")) == own
+    assert training_key(changed("run", accumulate=4)) == own  # the same result, in parts
     for other in (
         changed("loss", image_loss_type="mse"),
         changed("run", epochs=4),

@@ -245,7 +245,8 @@ def _checked(content: dict[str, Any], state: TrainState, checkpoint: Path) -> _H
     entries = held.optimizer.get("state")
     if not isinstance(entries, dict):
         raise UserError(f"{where}: damaged: optimizer has no state")
-    if held.optimizer_type != state.settings.optim.optimizer:
+    other = held.optimizer_type != state.settings.optim.optimizer or held.frozen != state.frozen
+    if other:
         return held  # refused by `_check_path`, which says why
     for number, entry in entries.items():
         if number not in range(len(state.parameters)) or not isinstance(entry, dict):
