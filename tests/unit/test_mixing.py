@@ -14,7 +14,8 @@ def epoch_order(epoch, images=IMAGES):
     """Of each position of an epoch, its image's place in the stored order and its block."""
     counts = [min(SHARD, images - start) for start in range(0, images, SHARD)]
     shards = [
-        Shard(name=str(n), count=c, bytes=0, sha256="", offsets=[]) for n, c in enumerate(counts)
+        Shard(name=f"{n}.tar", count=c, bytes=512, sha256="0" * 64, offsets=[0, 512])
+        for n, c in enumerate(counts)
     ]
     table = BlockTable.of(shards, BLOCK)
     begins = np.concatenate([[0], np.cumsum(table.count)])

@@ -66,7 +66,7 @@ def test_hold_out_copes_with_few_or_no_labels(labels):
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"dataset": "cifar"}, "--dataset cifar: expected one of mnist"),
+        ({"dataset": "cifar"}, "--dataset cifar: did you mean cifar10?"),
         ({"dataset": "folder"}, "--dataset folder needs --source"),
         ({"test_fraction": 1.0}, "--test-fraction"),
         ({"image_size": 0}, "--image-size"),
