@@ -49,10 +49,10 @@ test-cluster: $(READY)
 	$(BIN)/python -m pytest -q -m cluster $(PYTEST) tests/cluster
 
 test-faults: $(READY)
-	$(BIN)/python -m tests.faults.rounds --rounds $(ROUNDS) --seed $(SEED) $(if $(ROUND),--round $(ROUND)) $(FAULTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.rounds --rounds $(ROUNDS) --seed $(SEED) $(if $(ROUND),--round $(ROUND)) $(FAULTS)
 
 fuzz: $(READY)
-	$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) --seed $(SEED) $(if $(INPUT),--input $(INPUT)) $(FUZZ)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) --seed $(SEED) $(if $(INPUT),--input $(INPUT)) $(FUZZ)
 
 test-wheel: $(READY) # the built wheel in an empty folder, with this environment's libraries
 	bash tests/wheel/run.sh $(abspath $(BIN)/python)

@@ -121,6 +121,10 @@ def _encode_run(
                 part = encode_part(run, evaluation.splits, world, **settings)
                 write_arrays(parts[world.rank], part)
             except Exception as error:
+                # A full disk would meet every run: the evaluation ends. Of several processes
+                # the others wait, so there the run is left out.
+                if world.size == 1 and isinstance(error.__cause__, OSError):
+                    raise
                 complaint = _complaint(error)
         evaluation.wait()
         if evaluation.leads and complaint is None and run is not None and latents is None:
@@ -136,6 +140,8 @@ def _encode_run(
         try:
             cache.keep_arrays("latents", key, latents)
         except UserError as error:
+            if world.size == 1:
+                raise
             complaint = _complaint(error)
     evaluation.wait()
     if run is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import sys
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from data_pipeline.checks import AtLeast, check_fields
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, files_of_user
+from data_pipeline.files import write_json
 from launch.config import parse
 from launch.progress import make_progress
 
@@ -80,14 +80,16 @@ def main(argv: Sequence[str]) -> int:
     )
     painter = Painter(run.objective, config.seed)
     images, labels = _images(config, run)
-    config.out.mkdir(parents=True, exist_ok=True)
-    names = paint(painter, images, labels, config.out)
+    with files_of_user(f"--out {config.out}: cannot be written", "name another folder"):
+        config.out.mkdir(parents=True, exist_ok=True)
+        names = paint(painter, images, labels, config.out)
     print(f"{run}: {', '.join(names)} in {config.out}")
     if config.nll_samples:
         with make_progress() as progress:
             record = measure(painter, images, labels, config, progress)
         record = {"run": run.name, "step": run.step, "content_hash": run.content_hash, **record}
-        (config.out / "nll.json").write_text(json.dumps(record, indent=1) + "\n")
+        with files_of_user(f"{config.out}/nll.json: cannot be written", "free space there"):
+            write_json(config.out / "nll.json", record)
         print(
             f"negative log-likelihood {record['nll']:.2f} +- {record['nll_error']:.2f} nats an"
             f" image ({record['images']:,} images, {record['samples']:,} samples);"

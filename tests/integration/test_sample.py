@@ -104,3 +104,10 @@ def test_images_of_another_shape_are_refused(
     words = ["--run", str(runs / "plain"), "--out", str(tmp_path), "--data"]
     assert main(["sample", *words, str(tmp_path / "other")]) == 2
     assert "the model's" in capsys.readouterr().err
+
+
+def test_an_out_that_cannot_be_written_is_one_line(runs: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").write_text("x")
+    words = ["sample", "--run", str(runs / "plain"), "--out", str(tmp_path / "file" / "pictures")]
+    assert main(words) == 2
+    assert "--out" in capsys.readouterr().err
