@@ -209,7 +209,7 @@ class TrainState:
             total[: len(sums)].add_(sums)
         self.step_losses.append(sums)
         if self.settings.loss.do_running_mean:
-            total = self.reduce(sums)
+            total = self.reduce(sums[:4])  # a process without images has no more
             means = total[1:3] / total[3].clamp(min=1)
             self.running = RUNNING_MEAN_GAMMA * self.running + (1 - RUNNING_MEAN_GAMMA) * means
 
