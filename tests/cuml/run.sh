@@ -7,7 +7,7 @@ venv=${VENV_CUML:-.venv-cuml}
 if [[ ! -e $venv/.ready ]]; then
     "${PYTHON:-python3}" -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet "cuml-cu13==26.10.0" torch psutil "pytest>=8.3" \
-        "pytest-timeout>=2.3" scikit-learn umap-learn platformdirs fsspec tyro filelock rich
+        "pytest-timeout>=2.3" scikit-learn umap-learn "webdataset<2" platformdirs fsspec tyro filelock rich
     touch "$venv/.ready"
 fi
 exec "$venv/bin/python" -m pytest -q -p no:cacheprovider tests/cuml "$@"
