@@ -12,7 +12,6 @@ from tests.faults.rounds import ALL
 pytestmark = pytest.mark.cluster
 
 
-@pytest.mark.xfail(reason="round 17, evaluate: the harness loses the run that it evaluates")
 @pytest.mark.timeout(3600)
 def test_trainings_come_through_every_kind_of_fault():
     """Messages, exit codes, checkpoints, and weights bit for bit after a resume."""

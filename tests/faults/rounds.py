@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -55,8 +56,7 @@ def main() -> int:
         place = Path(folder)
         samples = {"samples_per_shard": 128, "block_size": 32}
         written(place / "data", digits(), **samples)
-        if options.round is None:
-            make_references(place)
+        make_references(place, (1, 2) if options.round is None else ())
         results = run_rounds(place, numbers, options.seed, options.jobs)
     return report(results, options)
 
@@ -80,9 +80,12 @@ def reference(place: Path, ranks: int, loader: str) -> Path:
     return folder / "run"
 
 
-def make_references(place: Path) -> None:
-    """Make every reference before rounds run side by side."""
-    for ranks in (1, 2):
+def make_references(place: Path, worlds: Sequence[int]) -> None:
+    """Make the references of these world sizes before rounds run side by side.
+
+    What evaluate and sample are compared with is made always: a round alone needs it too.
+    """
+    for ranks in worlds:
         for loader in ("memory", "stream"):
             reference(place, ranks, loader)
     commands.make_references(place, reference(place, 1, "memory"))
