@@ -154,6 +154,7 @@ def test_bench_finds_the_same_figures(data):
     config = BenchEvaluateConfig(data=data.path, train_images=600, umap=False, repeats=1)
     found = bench_evaluate(config)
     assert found["differences"]["knn_accuracy"] == 0
+    # For so few images scikit-learn takes its randomized solver, unseeded: 1e-6 to 3e-6 seen.
     assert found["differences"]["explained_variance"] < 1e-5
     assert found["differences"]["cells"] > 10
     assert found["total_seconds"]["here"] > 0
