@@ -11,8 +11,18 @@ if TYPE_CHECKING:
     from vae_dist.train.callbacks import Callback
     from vae_dist.train.settings import Settings
     from vae_dist.train.trainer import Trainer
+    from vae_dist.transformer import VAETransformer
 
-__all__ = ["MODELS", "Callback", "Run", "Settings", "Trainer", "build_model", "load_run"]
+__all__ = [
+    "MODELS",
+    "Callback",
+    "Run",
+    "Settings",
+    "Trainer",
+    "VAETransformer",
+    "build_model",
+    "load_run",
+]
 
 __getattr__ = exports(
     __name__,
@@ -22,6 +32,7 @@ __getattr__ = exports(
         "Run": "vae_dist.run.trained",
         "Settings": "vae_dist.train.settings",
         "Trainer": "vae_dist.train.trainer",
+        "VAETransformer": "vae_dist.transformer",
         "build_model": "vae_dist.models",
         "load_run": "vae_dist.run.load",
     },

@@ -38,6 +38,8 @@ class LogConfig:
 
     log_every: Annotated[int, AtLeast(1), arg(aliases=["--print-freq"])] = 10
     """Write the training figures every so many steps."""
+    console: bool = True
+    """Say on the terminal how the training goes; False: only faults and warnings."""
     tensorboard: bool = True
     """Write TensorBoard scalars into the run folder."""
     tensorboard_images: bool = True
@@ -253,7 +255,7 @@ def open_sinks(
     path = run_dir / "metrics.jsonl"
     with files_of_user(f"{path}: cannot be written"):
         lines = JsonLines(path, step)
-    sinks: list[Sink] = [lines, Console(total_steps)]
+    sinks: list[Sink] = [lines, Console(total_steps) if settings.log.console else NullSink()]
     for note in lines.notes:
         sinks[1].say(note)
     if settings.log.tensorboard or settings.log.tracker:

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 OFFERED = {
     "data_pipeline": "open_data write_folder make_loader load_source World Batch",
-    "vae_dist": "load_run Run Trainer Settings Callback build_model MODELS",
+    "vae_dist": "load_run Run Trainer Settings Callback build_model MODELS VAETransformer",
     "evaluation": "evaluate read_results EvaluateConfig",
 }
 
