@@ -93,9 +93,7 @@ def _measure(
     images = torch.from_numpy(pixels).to(run.device).float() / 255
     labels = torch.from_numpy(classes).to(run.device)
     mu, logvar = objective.model.encode(images, None)
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(len(images), max(1, nll_samples), run.latent_size, generator=generator)
-    noise = noise.to(run.device)
+    noise = draw.noise(len(images), max(1, nll_samples), run.latent_size, seed, run.device)
     terms = objective(images, noise[:, :1], labels)
     mean = objective(images, None, labels)
     picture = objective.mean_image(mean["logits"])
@@ -186,27 +184,25 @@ def pictures(
         ``reconstruction``, ``samples``, ``traversal``, ``traversal_latent``, ``interpolation``.
     """
     objective = run.objective
-    device = next(objective.parameters()).device
-    generator = torch.Generator(device).manual_seed(derive_seed(seed, "pictures"))
+    device = run.device
+    generator = draw.generator(device, seed, "pictures")
     with torch.inference_mode():
         images = torch.from_numpy(test.take(originals)).to(device).float() / 255
         labels = torch.from_numpy(test.labels[originals]).to(device)
         mu, _ = objective.model.encode(images, labels)
-        rows = torch.from_numpy(np.argsort(-scale, kind="stable")[:10]).to(device)
-        steps = torch.from_numpy(scale).to(device, mu.dtype)[rows, None] * torch.linspace(
-            -3, 3, 9, device=device
-        )
+        by_latent = torch.from_numpy(scale).to(device, mu.dtype)
+        walks, latents = draw.traverse(objective, mu[0], by_latent, 10, 9, labels[:1])
         pairs = len(mu) // 2
         drawn = {
             "reconstruction": draw.images_of(objective, mu, labels),
             "samples": draw.sample(objective, 64, generator),
-            "traversal": draw.traverse(objective, mu[0], rows, steps, labels[:1]),
+            "traversal": walks,
             "interpolation": draw.interpolate(
                 objective, mu[:pairs], mu[pairs : 2 * pairs], 9, labels[:pairs]
             ),
         }
         found = {name: _host((part * 255).round().byte()) for name, part in drawn.items()}
-    return found | {"traversal_latent": _host(rows)}
+    return found | {"traversal_latent": _host(latents)}
 
 
 def _host(tensor: Tensor) -> np.ndarray:

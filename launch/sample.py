@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from data_pipeline.progress import Progress
+    from vae_dist.grids import Painter
     from vae_dist.run.trained import Run
-    from vae_dist.sampling import Painter
 
 DESCRIPTION = "Write samples, reconstructions, interpolations, traversals and more as PNG."
 PLANE_IMAGES = 2000
@@ -72,8 +72,8 @@ class SampleConfig:
 def main(argv: Sequence[str]) -> int:
     """Run ``vae-dist sample ARGV``; returns the exit code."""
     (config,) = parse("sample", [SampleConfig], argv, DESCRIPTION)
+    from vae_dist.grids import Painter
     from vae_dist.run.load import load_run
-    from vae_dist.sampling import Painter
 
     run = load_run(
         config.run, device=config.device, which=config.which, allow_code=config.allow_code
@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
 
 def paint(painter: Painter, images: Tensor, labels: Tensor, out: Path) -> list[str]:
     """Write every picture that fits the model and the uint8 images; returns file names."""
-    from vae_dist.sampling import write_png
+    from vae_dist.grids import write_png
 
     images = painter.take(images[:PLANE_IMAGES])
     labels = labels[:PLANE_IMAGES].to(painter.device)
@@ -109,7 +109,7 @@ def paint(painter: Painter, images: Tensor, labels: Tensor, out: Path) -> list[s
         "samples": painter.samples(),
         "reconstructions": painter.reconstructions(few, their),
         "interpolations": painter.interpolations(few[:20], their[:20]),
-        "traversals": painter.traversals(few[0], their[0]),
+        "traversals": painter.traversals(images, labels),
         "manifold": painter.manifold(images, labels),
     }
     if painter.model.num_classes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from data_pipeline.order import derive_seed
 from vae_dist.objective import Objective
 
 
@@ -37,6 +38,17 @@ def reconstruct(objective: Objective, images: Tensor, labels: Tensor | None = No
     """Mean images from z = mu of images (n, C, H, W) in [0, 1]; labels are (n,)."""
     mu, _ = objective.model.encode(images, labels)
     return images_of(objective, mu, labels)
+
+
+def generator(device: torch.device, seed: int, purpose: str = "sample") -> torch.Generator:
+    """Random numbers of a device that follow from a seed and from what they are for."""
+    return torch.Generator(device).manual_seed(derive_seed(seed, purpose))
+
+
+def noise(count: int, samples: int, size: int, seed: int, device: torch.device) -> Tensor:
+    """Standard normal noise (count, samples, size) of a likelihood; the same on every device."""
+    drawn = torch.Generator().manual_seed(seed)
+    return torch.randn(count, samples, size, generator=drawn).to(device)
 
 
 def latents(
@@ -74,27 +86,37 @@ def interpolate(
 
 
 def traverse(
-    objective: Objective, z: Tensor, latents: Tensor, values: Tensor, label: Tensor | None = None
-) -> Tensor:
-    """A row of images a latent, which takes some values while the others stay.
+    objective: Objective,
+    z: Tensor,
+    scale: Tensor,
+    rows: int,
+    columns: int,
+    label: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A row of images a latent, which goes from -3 to 3 times its scale while the others stay.
 
     Parameters
     ----------
     objective : Objective
     z : Tensor
         (z,), where the walk begins.
-    latents : Tensor
-        (rows,), int64: the latent that a row moves.
-    values : Tensor
-        (rows, columns): what it is set to.
+    scale : Tensor
+        (z,), the standard deviation of the images' mu by latent. The most active latent is
+        the first row.
+    rows, columns : int
+        Latents that are moved, at most, and steps of each.
     label : Tensor, optional
         (1,).
 
     Returns
     -------
-    Tensor
+    images : Tensor
         (rows, columns, C, H, W).
+    latents : Tensor
+        (rows,), int64: the latent of each row.
     """
-    moved = z.expand(*values.shape, -1).clone()
-    moved[torch.arange(len(latents), device=z.device), :, latents] = values
-    return images_of(objective, moved, label)
+    order = scale.argsort(descending=True, stable=True)[:rows]
+    steps = torch.linspace(-3, 3, columns, device=z.device)
+    moved = z.expand(len(order), columns, -1).clone()
+    moved[torch.arange(len(order), device=z.device), :, order] = scale[order, None] * steps
+    return images_of(objective, moved, label), order

@@ -11,8 +11,9 @@ from PIL import Image
 from launch.cli import main
 from tests.data_folders import drawn, written
 from tests.training_runs import COMMON, flags
+from vae_dist import draw
+from vae_dist.grids import Painter, tile
 from vae_dist.run.load import load_run
-from vae_dist.sampling import Painter, tile
 
 pytestmark = pytest.mark.xdist_group("sample")
 
@@ -69,6 +70,27 @@ def test_reconstructions_stand_under_their_originals(runs: Path) -> None:
     torch.testing.assert_close(grid[1], run.objective.mean_image(terms["logits"])[:3])
 
 
+@pytest.mark.parametrize("name", RUNS)
+def test_the_samples_are_those_of_the_run(name: str, runs: Path) -> None:
+    """``vae-dist sample`` and ``run.sample`` draw the same images from the same seed."""
+    run = load_run(runs / name, "cpu")
+    grid = Painter(run.objective, seed=3).samples(2, 4).flatten(0, 1)
+    np.testing.assert_allclose(grid.numpy(), run.sample(8, seed=3), atol=1e-6)
+
+
+def test_traversals_move_the_most_active_latent_first(runs: Path) -> None:
+    """Each row passes through the first image where its latent has that image's mu."""
+    objective = load_run(runs / "plain", "cpu").objective
+    z, scale = torch.tensor([0.0, 2.0, -1.0]), torch.tensor([0.5, 1.0, 2.0])
+    with torch.no_grad():
+        images, latents = draw.traverse(objective, z, scale, 2, 7)
+        assert latents.tolist() == [2, 1]
+        low = draw.images_of(objective, torch.tensor([[0.0, 2.0, -6.0]]))
+        same = draw.images_of(objective, z[None])
+    torch.testing.assert_close(images[0, 0], low[0])
+    torch.testing.assert_close(images[1, 5], same[0])  # 2.0 is the sixth of -3 to 3
+
+
 def test_a_grid_keeps_every_pixel() -> None:
     images = torch.arange(2 * 3 * 3 * 4 * 5).reshape(2, 3, 3, 4, 5) / 512
     pixels = tile(images)
@@ -76,6 +98,7 @@ def test_a_grid_keeps_every_pixel() -> None:
     expected = (images[1, 2] * 255).round().byte().permute(1, 2, 0)
     np.testing.assert_array_equal(pixels[6:10, 14:19], expected)
     assert (pixels[4:6] == 255).all()
+    assert tile(images, gap=0).shape == (2 * 4, 3 * 5, 3)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
-from data_pipeline.order import derive_seed
 from vae_dist import draw
 from vae_dist.objective import Objective
 from vae_dist.run.data import check_data
@@ -160,9 +159,8 @@ class Run:
         seed : int
             The same seed gives the same images on the same kind of device.
         """
-        generator = torch.Generator(self.device).manual_seed(derive_seed(seed, "sample"))
         with torch.no_grad():
-            z, turn = draw.latents(self.objective, count, generator)
+            z, turn = draw.latents(self.objective, count, draw.generator(self.device, seed))
         if labels is None and turn is not None:
             labels = turn.cpu().numpy()
         return self.decode(z.cpu().numpy(), labels)

@@ -13,6 +13,7 @@ from data_pipeline.load.base import Loader
 from data_pipeline.load.loader import make_loader
 from data_pipeline.order import World
 from data_pipeline.philox import Draws
+from vae_dist.grids import tile
 from vae_dist.metrics import psnr, ssim
 from vae_dist.train.signals import Agreement
 from vae_dist.train.state import TrainState
@@ -109,8 +110,5 @@ def reconstruction_panel(state: TrainState, data: DataFolder) -> np.ndarray:
     with state.accelerator.autocast():
         terms = objective(images, None, batch.labels)
     objective.train()
-    rows = torch.stack([images, objective.mean_image(terms["logits"])]).clamp(0, 1)
-    _, n, channels, height, width = rows.shape
-    panel = rows.permute(0, 3, 1, 4, 2).reshape(2 * height, n * width, channels)
-    pixels = (panel * 255).round().byte().cpu().numpy()
-    return pixels if channels == 3 else np.repeat(pixels[..., :1], 3, axis=2)
+    panel = tile(torch.stack([images, objective.mean_image(terms["logits"])]), gap=0)
+    return panel if panel.ndim == 3 else np.repeat(panel[..., None], 3, axis=2)

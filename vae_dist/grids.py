@@ -17,13 +17,15 @@ from vae_dist.objective import Objective
 GAP = 2  # white pixels between two images of a grid
 
 
-def tile(images: Tensor) -> np.ndarray:
+def tile(images: Tensor, gap: int = GAP) -> np.ndarray:
     """Put images side by side.
 
     Parameters
     ----------
     images : Tensor
         (rows, columns, C, H, W) in [0, 1].
+    gap : int
+        White pixels between two images.
 
     Returns
     -------
@@ -31,9 +33,10 @@ def tile(images: Tensor) -> np.ndarray:
         uint8 (height, width, 3) for three channels, else (height, width), of the first one.
     """
     rows, columns, channels, height, width = images.shape
-    framed = images.new_ones(rows, columns, channels, height + GAP, width + GAP)
+    framed = images.new_ones(rows, columns, channels, height + gap, width + gap)
     framed[..., :height, :width] = images.clamp(0, 1)
-    grid = framed.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)[:-GAP, :-GAP]
+    grid = framed.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+    grid = grid[: len(grid) - gap, : grid.shape[1] - gap]
     pixels = (grid * 255).round().byte().cpu().numpy()
     return pixels if channels == 3 else pixels[..., 0]
 
@@ -64,24 +67,23 @@ class Painter:
         self.device = next(objective.parameters()).device
         self.seed = seed
 
-    def _generator(self, purpose: str) -> torch.Generator:
-        return torch.Generator(self.device).manual_seed(derive_seed(self.seed, purpose))
-
     def take(self, images: Tensor) -> Tensor:
         """Images uint8 as float in [0, 1], on the device."""
         return images.to(self.device).float() / 255
 
     @torch.no_grad()
     def samples(self, rows: int = 8, columns: int = 8) -> Tensor:
-        """Means of latents drawn from the prior; a conditional model's classes in turn."""
-        drawn = draw.sample(self.objective, rows * columns, self._generator("samples"))
+        """What `Run.sample` draws with this seed; a conditional model's classes in turn."""
+        generator = draw.generator(self.device, self.seed)
+        drawn = draw.sample(self.objective, rows * columns, generator)
         return drawn.unflatten(0, (rows, columns))
 
     @torch.no_grad()
     def classes(self, columns: int = 10) -> Tensor:
         """A row a class, the same latents in each, for a conditional model."""
         classes = self.model.num_classes
-        z = self.objective.prior.sample(columns, self.model, self._generator("classes"))
+        generator = draw.generator(self.device, self.seed, "classes")
+        z = self.objective.prior.sample(columns, self.model, generator)
         labels = torch.arange(classes, device=self.device)[:, None]
         return draw.images_of(self.objective, z.expand(classes, columns, -1), labels)
 
@@ -106,16 +108,11 @@ class Painter:
         return draw.interpolate(self.objective, start, end, columns, labels[0:last:2])
 
     @torch.no_grad()
-    def traversals(self, image: Tensor, label: Tensor, columns: int = 11) -> Tensor:
-        """A row a latent, from -3 to 3 while the others stay at the image's mu.
-
-        Latents come in the order of their KL on this image, the most used one first.
-        """
-        mu, logvar = self.model.encode(image[None], label[None])
-        used = mu.square() + logvar.exp() - logvar
-        order = used[0].argsort(descending=True)
-        values = torch.linspace(-3, 3, columns, device=self.device).expand(len(order), -1)
-        return draw.traverse(self.objective, mu[0], order, values, label[None])
+    def traversals(self, images: Tensor, labels: Tensor, columns: int = 11) -> Tensor:
+        """A row a latent, moved from the first image's mu as the report does; see `draw.traverse`."""
+        mu, _ = self.model.encode(images, labels)
+        scale, label = mu.std(0, correction=0), labels[:1]
+        return draw.traverse(self.objective, mu[0], scale, len(scale), columns, label)[0]
 
     @torch.no_grad()
     def manifold(self, images: Tensor, labels: Tensor, side: int = 20) -> Tensor:
@@ -154,9 +151,7 @@ class Painter:
         """
         size = self.model.latent_size
         for i in range(len(images)):
-            generator = torch.Generator(self.device)
-            generator.manual_seed(derive_seed(self.seed, "nll", i))
-            noise = torch.randn(1, samples, size, generator=generator, device=self.device)
+            noise = draw.noise(1, samples, size, derive_seed(self.seed, "nll", i), self.device)
             image, label = self.take(images[i : i + 1]), labels[i : i + 1].to(self.device)
             bound = -self.objective.log_weights(image, noise[:, :chunk], label).mean()
             yield float(iw_nll(self.objective, image, noise.split(chunk, 1), label)), float(bound)
