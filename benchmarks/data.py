@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from benchmarks import data_others as others
 from data_pipeline.batch import Arrays
-from data_pipeline.errors import UserError
+from data_pipeline.checks import AtLeast, check_fields
 from data_pipeline.folder import DataFolder, open_data
 from data_pipeline.load.config import LoaderConfig
 from data_pipeline.load.loader import make_loader
@@ -36,26 +36,21 @@ from data_pipeline.write.folder import write_folder
 class BenchDataConfig:
     """What ``bench data`` measures."""
 
-    images: int = 48000
+    images: Annotated[int, AtLeast(1)] = 48000
     """Images of the fast readings; repeated from the data folder where it has fewer."""
-    slow_images: int = 4000
+    slow_images: Annotated[int, AtLeast(1)] = 4000
     """Images of the readings that decode one PNG an image."""
-    batch_size: int = 512
+    batch_size: Annotated[int, AtLeast(1)] = 512
     """Images in a batch."""
-    repeats: int = 3
+    repeats: Annotated[int, AtLeast(1)] = 3
     """Each reading is done this often; the median counts."""
-    workers: int = 0
+    workers: Annotated[int, AtLeast(0)] = 0
     """Reading processes, for all that take them."""
     scratch: Path | None = None
     """Folder to write the shards in; a temporary one if not given."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "slow_images", "batch_size", "repeats"):
-            if getattr(self, name) < 1:
-                flag = "--" + name.replace("_", "-")
-                raise UserError(f"{flag} {getattr(self, name)}: must be at least 1")
-        if self.workers < 0:
-            raise UserError(f"--workers {self.workers}: must be at least 0")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from data_pipeline.checks import AtLeast, check_fields
 from data_pipeline.errors import UserError
 from data_pipeline.folder import open_data
 from data_pipeline.order import World
@@ -59,22 +60,19 @@ class BenchEvaluateConfig:
     """The data folder: a path or a URL."""
     runs: tuple[Path, ...] = ()
     """Run folders or .pth.tar files whose latents are compared too. Encoding is not timed."""
-    train_images: int = 0
+    train_images: Annotated[int, AtLeast(0)] = 0
     """Use so many of the training images; 0: all."""
-    dims: tuple[int, ...] = (2, 10)
+    dims: Annotated[tuple[int, ...], AtLeast(1)] = (2, 10)
     """Dimensions of PCA and UMAP."""
     umap: bool = True
     """Time UMAP too, which takes most of the time."""
-    repeats: int = 5
+    repeats: Annotated[int, AtLeast(1)] = 5
     """Samples of labels that the test figure is repeated over."""
     seed: int = 42
     """Of samples and UMAP."""
 
     def __post_init__(self) -> None:
-        if self.train_images < 0:
-            raise UserError(f"--train-images {self.train_images}: must be 0 or more")
-        if self.repeats < 1:
-            raise UserError(f"--repeats {self.repeats}: must be 1 or more")
+        check_fields(self)
 
 
 def bench_evaluate(

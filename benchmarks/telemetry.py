@@ -8,11 +8,11 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
-from data_pipeline.errors import UserError
+from data_pipeline.checks import Above, AtLeast, check_fields
 from data_pipeline.order import World
 from vae_dist.losses import LossConfig
 from vae_dist.models import ModelConfig, build_model
@@ -25,20 +25,15 @@ from vae_dist.telemetry.sampler import Telemetry, make_telemetry
 class TelemetryBenchConfig:
     """Measuring what telemetry costs a training step."""
 
-    pairs: int = 10
+    pairs: Annotated[int, AtLeast(1)] = 10
     """Turns with the sampler and without it."""
-    turn_seconds: float = 3.0
+    turn_seconds: Annotated[float, Above(0)] = 3.0
     """Length of a turn."""
-    batch_size: int = 512
+    batch_size: Annotated[int, AtLeast(1)] = 512
     """Images a step, of the 2018 article's fc_conv on 28x28."""
 
     def __post_init__(self) -> None:
-        if self.pairs < 1:
-            raise UserError(f"--pairs {self.pairs}: must be 1 or more")
-        if not self.turn_seconds > 0:
-            raise UserError(f"--turn-seconds {self.turn_seconds}: must be above 0")
-        if self.batch_size < 1:
-            raise UserError(f"--batch-size {self.batch_size}: must be 1 or more")
+        check_fields(self)
 
 
 def measure(config: TelemetryBenchConfig, telemetry: TelemetryConfig) -> dict[str, Any]:

@@ -15,11 +15,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import torch
 
 from benchmarks.contenders import LATENTS, LOOPS
+from data_pipeline.checks import Above, AtLeast, OneOf, check_fields
 from data_pipeline.errors import UserError
 
 Say = Callable[[str], None]
@@ -35,32 +36,27 @@ class TrainBenchConfig:
     """Data folder."""
     models: list[str] = dataclasses.field(default_factory=lambda: ["fc_conv"])
     """Models."""
-    batch_sizes: list[int] = dataclasses.field(default_factory=lambda: [64, 512, 4096])
+    batch_sizes: Annotated[list[int], AtLeast(1)] = dataclasses.field(
+        default_factory=lambda: [64, 512, 4096]
+    )
     """Images a step."""
-    beside: list[str] = dataclasses.field(
+    beside: Annotated[list[str], OneOf(*LOOPS)] = dataclasses.field(
         default_factory=lambda: ["bare", "bare_compiled", "pythae", "lightning"]
     )
     """Other loops, turn by turn with this program's: bare, bare_compiled, pythae, lightning."""
     article2018: str = ""
     """A checkout of the 2018 program, to time its train.py too (fc and fc_conv)."""
-    rounds: int = 7
+    rounds: Annotated[int, AtLeast(1)] = 7
     """Turns of each loop; medians are told."""
-    turn_seconds: float = 3.0
+    turn_seconds: Annotated[float, Above(0)] = 3.0
     """Length of a turn."""
-    threads: int = 2
+    threads: Annotated[int, AtLeast(1)] = 2
     """Threads of each loop on the CPU."""
-    processes: list[int] = dataclasses.field(default_factory=lambda: [1, 2])
+    processes: Annotated[list[int], AtLeast(1)] = dataclasses.field(default_factory=lambda: [1, 2])
     """Numbers of processes, of one thread each, for the scaling; none: leave it out."""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.beside if name not in LOOPS]
-        if unknown:
-            raise UserError(f"--beside {unknown[0]}: choose of {', '.join(LOOPS)}")
-        for name in ("rounds", "threads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
-        if not self.turn_seconds > 0:
-            raise UserError(f"--turn-seconds {self.turn_seconds}: must be above 0")
+        check_fields(self)
 
 
 class Contender:

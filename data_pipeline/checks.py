@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from data_pipeline.errors import UserError, nearest
@@ -45,21 +46,31 @@ def Within(low: float, high: float, *, open: bool = False) -> Bounds:
 
 
 class OneOf:
-    """One of some words: ``color: Annotated[str, OneOf("auto", "grey")]``."""
+    """One of some words: ``color: Annotated[str, OneOf("auto", "grey")]``.
 
-    def __init__(self, *choices: str) -> None:
+    Parameters
+    ----------
+    *choices : str
+    more : callable, optional
+        Returns further words, those of installed packages; asked only when needed.
+    """
+
+    def __init__(self, *choices: str, more: Callable[[], Iterable[str]] = tuple) -> None:
         self.choices = choices
+        self.more = more
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with a value, or None."""
-        return None if value in self.choices else nearest(str(value), self.choices)
+        if value in self.choices or value in (known := [*self.choices, *self.more()]):
+            return None
+        return nearest(str(value), known)
 
 
 def check_fields(config: Any) -> None:
     """Hold every field of a configuration against the bounds and choices in its type.
 
     Called first in a configuration's ``__post_init__``. None and what carries neither
-    `Bounds`, `OneOf` nor ``Literal`` passes.
+    `Bounds`, `OneOf` nor ``Literal`` passes; of a list or tuple every item is checked.
 
     Raises
     ------
@@ -77,8 +88,9 @@ def check_fields(config: Any) -> None:
         if typing.get_origin(bare) is typing.Literal:
             rules.append(OneOf(*typing.get_args(bare)))
         for rule in rules:
-            if fault := rule.fault(value):
-                raise UserError(f"{flag_of(field.name)} {value}: {fault}")
+            for each in value if isinstance(value, list | tuple) else [value]:
+                if fault := rule.fault(each):
+                    raise UserError(f"{flag_of(field.name)} {each}: {fault}")
 
 
 def flag_of(field: str) -> str:

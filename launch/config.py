@@ -233,7 +233,7 @@ def _run_tyro(root: type, argv: list[str], prog: str) -> Any:
 
 _PLAIN = (
     # "Error parsing run: --epochs must be ..." : the owner's name says nothing to the user.
-    (r"Error parsing [a-z_]+: (?=--)", ""),
+    (r"Error parsing [a-z_-]+: (?=--)", ""),
     (
         r"Error parsing (\S+): invalid literal for int\(\).*: '(.*)'",
         r"\1 \2: expected a whole number",

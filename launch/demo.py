@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
 from rich.table import Table
 
+from data_pipeline.checks import AtLeast, OneOf, check_fields
 from launch.config import parse
 
 ROOT = Path(__file__).parent.parent
@@ -21,12 +23,15 @@ ROOT = Path(__file__).parent.parent
 class DemoConfig:
     """The demo: which images, and where its files go."""
 
-    dataset: str = "fmnist"
+    dataset: Annotated[str, OneOf("fmnist", "mnist", "digits")] = "fmnist"
     """fmnist, mnist, or digits (which needs neither network nor files)."""
-    epochs: int = 30
+    epochs: Annotated[int, AtLeast(1)] = 30
     """Epochs of the 2018 article's best model, fc_conv with 10 latents."""
     out: Path = Path()
     """Folder below which data/, runs/ and eval/ are made."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def main(argv: Sequence[str]) -> int:

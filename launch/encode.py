@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
+from data_pipeline.checks import check_fields
 from data_pipeline.errors import UserError
 from data_pipeline.progress import Progress, Silent
 from launch.cli import guard
 from launch.config import parse
+from launch.parts import PartOf, part_of
 from launch.processes import check_accelerate, check_device, is_first, join
 from launch.progress import make_progress
 
@@ -64,21 +66,13 @@ class ShareConfig:
     (--model-type MODULE:CLASS): only for runs that you trust."""
     device: str = "auto"
     """auto (a GPU for each process where there are some), cpu or cuda."""
-    part: str = "0/1"
+    part: Annotated[str, PartOf()] = "0/1"
     """This task's number and how many there are, as in 3/8, counted from 0."""
     overwrite: bool = False
     """Replace what an earlier, different call wrote to --out."""
 
     def __post_init__(self) -> None:
-        task, _, tasks = self.part.partition("/")
-        if not (task.isdecimal() and tasks.isdecimal() and int(task) < int(tasks)):
-            raise UserError(f"--part {self.part}: give NUMBER/COUNT, as 0/8 to 7/8")
-
-    @property
-    def tasks(self) -> tuple[int, int]:
-        """This task, of how many."""
-        task, _, tasks = self.part.partition("/")
-        return int(task), int(tasks)
+        check_fields(self)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -132,7 +126,7 @@ def carry_out(path: Path, share: ShareConfig, make: Callable[[Run, Progress], Jo
                 f"{job.rows.count:,} rows of {job.rows.name}"
             )
             world = World(state.process_index, state.num_processes)
-            rows = job.work(Share(world, *share.tasks), progress)
+            rows = job.work(Share(world, *part_of(share.part)), progress)
             state.wait_for_everyone()
             if not state.is_main_process:
                 return 0

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 INDENT = 26
+FEW = 8
+"""Choices that stand beside a flag; more of them are in its text."""
 WORDS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
@@ -114,7 +116,7 @@ def _value(hint: Any) -> str:
     """The value a flag takes, as in ``N``, ``{a,b}`` or ``[True|False]``."""
     for note in getattr(hint, "__metadata__", ()):
         if choices := getattr(note, "choices", None):
-            return "{" + ",".join(choices) + "}"
+            return "{" + ",".join(choices) + "}" if len(choices) <= FEW else "NAME"
     if hasattr(hint, "__metadata__"):
         hint = typing.get_args(hint)[0]
     origin, inside = typing.get_origin(hint), typing.get_args(hint)

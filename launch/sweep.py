@@ -20,10 +20,12 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
+from data_pipeline.checks import check_fields
 from data_pipeline.errors import UserError, files_of_user
 from launch.config import parse
+from launch.parts import PartOf, part_of
 
 DESCRIPTION = """Train every combination of the settings in a TOML file, and write one table.
 
@@ -45,7 +47,7 @@ class SweepConfig:
     """What the names of the runs begin with; the file's name if not given."""
     runs_dir: Path = Path("runs")
     """Folder of the runs; the table is NAME.csv in it."""
-    part: str = "0/1"
+    part: Annotated[str, PartOf()] = "0/1"
     """Which trainings are this task's, as in 3/8, counted from 0."""
     launcher: str = ""
     """Words that start a training on several processes, as in "torchrun --nproc-per-node 4"."""
@@ -55,9 +57,7 @@ class SweepConfig:
     """Only write the table of what is there."""
 
     def __post_init__(self) -> None:
-        task, _, tasks = self.part.partition("/")
-        if not (task.isdecimal() and tasks.isdecimal() and int(task) < int(tasks)):
-            raise UserError(f"--part {self.part}: give NUMBER/COUNT, as 0/8 to 7/8")
+        check_fields(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     code = 0
     if not config.table:
-        task, tasks = map(int, config.part.split("/"))
+        task, tasks = part_of(config.part)
         code = carry_out(trainings[task::tasks], config)
     rows = [describe(training, config.runs_dir / training.name) for training in trainings]
     path = config.runs_dir / f"{name}.csv"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import tyro
 
 from data_pipeline.batch import Arrays
-from data_pipeline.errors import UserError, nearest
+from data_pipeline.checks import Above, AtLeast, OneOf, Within, check_fields
+from data_pipeline.errors import UserError
 from data_pipeline.plugins import installed
 from data_pipeline.remote.transfer import protocol_of
 from data_pipeline.sources.pixels import parse_scale
@@ -36,15 +38,17 @@ DATASETS = (
 )
 NEED_SOURCE = DATASETS[DATASETS.index("folder") :]
 SOURCES = "vae_dist.sources"  # the entry points of more sets
-COLORS = ("auto", "grey", "rgb")
-BAD_IMAGE_ACTIONS = ("skip", "fail")
 
 
 @dataclass(kw_only=True)
 class SourceConfig:
     """Which images, and where they come from."""
 
-    dataset: Annotated[str, tyro.conf.arg(aliases=["--dataset-type"])] = "fmnist"
+    dataset: Annotated[
+        str,
+        OneOf(*DATASETS, more=partial(installed, SOURCES)),
+        tyro.conf.arg(aliases=["--dataset-type"]),
+    ] = "fmnist"
     """mnist, fmnist, kmnist, emnist-letters, emnist-balanced, digits; from --source: folder (of
     images), npz (arrays), tiff, webdataset, parquet, cifar10, cifar100, svhn, stl10, usps."""
     source: str | None = None
@@ -55,15 +59,15 @@ class SourceConfig:
     """Base URL tried before the known mirrors; the raw files lie directly under it."""
     download_dir: Path | None = None
     """Where downloaded raw files are kept; the user's cache folder if not given."""
-    download_timeout: float = 30.0
+    download_timeout: Annotated[float, Above(0)] = 30.0
     """Seconds without a byte after which a connection is given up."""
-    download_retries: int = 4
+    download_retries: Annotated[int, AtLeast(0)] = 4
     """Further attempts at each mirror; an attempt that got bytes does not count."""
     check_sums: bool = True
     """Refuse raw files whose checksum is not the published one."""
-    image_size: int | None = None
+    image_size: Annotated[int | None, AtLeast(1)] = None
     """folder: height and width that images are scaled and cropped to."""
-    color: str = "auto"
+    color: Annotated[str, OneOf("auto", "grey", "rgb")] = "auto"
     """folder: grey, rgb, or auto (grey if every image is)."""
     labels: str | None = None
     """folder: .csv, .parquet or .jsonl file with a row an image: its file name and its label."""
@@ -72,15 +76,16 @@ class SourceConfig:
     (png, input.jpg …), is the image or its file name; guessed, and said, if not given."""
     label_field: str | None = None
     """Which column or member is the label (json:KEY for a key of a JSON member)."""
-    on_bad_image: str = "skip"
+    on_bad_image: Annotated[str, OneOf("skip", "fail")] = "skip"
     """folder: skip files that are no readable image, reported and counted, or fail."""
     scale: str = "auto"
     """folder and npz: the values that become black and white, as in --scale=0,4095; percentile
     (0.1 and 99.9 of all values); or auto: what type and values leave no doubt about, said."""
-    test_fraction: float = 0.2
+    test_fraction: Annotated[float, Within(0, 1, open=True)] = 0.2
     """folder and npz without a test part, and digits: share held out as the test split."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.source is not None:
             self.source = os.fspath(self.source)
             protocol = protocol_of(self.source)
@@ -90,19 +95,8 @@ class SourceConfig:
                     "them to this machine and give the folder"
                 )
         parse_scale(self.scale)
-        _one_of("--dataset", self.dataset, (*DATASETS, *installed(SOURCES)))
-        _one_of("--color", self.color, COLORS)
-        _one_of("--on-bad-image", self.on_bad_image, BAD_IMAGE_ACTIONS)
         if self.dataset in NEED_SOURCE and self.source is None:
             raise UserError(f"--dataset {self.dataset} needs --source PATH")
-        if self.image_size is not None and self.image_size < 1:
-            raise UserError(f"--image-size {self.image_size}: must be at least 1")
-        if not 0 < self.test_fraction < 1:
-            raise UserError(f"--test-fraction {self.test_fraction}: must lie between 0 and 1")
-        if self.download_timeout <= 0:
-            raise UserError(f"--download-timeout {self.download_timeout}: must be positive")
-        if self.download_retries < 0:
-            raise UserError(f"--download-retries {self.download_retries}: must not be negative")
 
     @property
     def labels_path(self) -> Path:
@@ -115,11 +109,6 @@ class SourceConfig:
         """``--source`` as a path, where it was given."""
         assert self.source is not None
         return Path(self.source).expanduser()
-
-
-def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{flag} {value}: {nearest(value, choices)}")
 
 
 @dataclass(frozen=True)

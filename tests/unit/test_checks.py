@@ -18,6 +18,8 @@ class Oven:
     mode: Literal["fan", "grill"] = "fan"
     colour: Annotated[str, OneOf("red", "grey")] = "red"
     timer: Annotated[int | None, AtLeast(1)] = None
+    trays: Annotated[tuple[int, ...], AtLeast(1)] = (1, 2)
+    dish: Annotated[str, OneOf("pie", more=lambda: ["tart"])] = "tart"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -34,6 +36,8 @@ class Oven:
         ("mode", "steam", "--mode steam: expected one of fan, grill"),
         ("colour", "Red", "--colour Red: expected one of red, grey"),
         ("timer", 0, "--timer 0: must be at least 1"),
+        ("trays", (2, 0), "--trays 0: must be at least 1"),
+        ("dish", "soup", "--dish soup: expected one of pie, tart"),
     ],
 )
 def test_what_a_type_does_not_allow_is_named(field: str, value: object, said: str) -> None:
