@@ -89,6 +89,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     >>> accuracy = pipeline.fit(images, labels).score(test_images, test_labels)
     """
 
+    value_range_: tuple[float, float] | None
+
     def __init__(
         self,
         model_type: str = "fc",
