@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,8 @@ def whole_file(
     OSError
         If it cannot be written.
     """
-    beside = (scratch or path.parent) / f".{path.name}.{os.getpid()}"
+    # Not the pid: hosts that share the folder, and threads, can have the same one.
+    beside = (scratch or path.parent) / f".{path.name}.{secrets.token_hex(4)}"
     try:
         with beside.open("wb+") as file:
             yield file
