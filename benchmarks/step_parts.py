@@ -109,7 +109,7 @@ def _measure(trainer: Trainer) -> dict[str, Any]:
             batch = next(batches)
         train_step(state, batch.to(state.device), measure=False)
         state.counters.step += 1
-        state.step_losses.clear()
+        state.checks.clear()
 
     for _ in range(5):
         step()

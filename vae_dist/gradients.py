@@ -16,27 +16,24 @@ from torch.autograd.function import once_differentiable
 
 
 class Bernoulli(torch.autograd.Function):
-    """Cross-entropy of images and logits, (n,) from (n, ...) each; its gradient is p - x."""
+    """Cross-entropy of images and logits, (n,) from (n, ...) each; its gradient is p - x.
+
+    Without ``value`` what comes out is the sum of the logits: finite where they are.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, images: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, images: Tensor, value: bool = True) -> Tensor:
         flat, x = logits.flatten(1), images.flatten(1)
         p = torch.sigmoid(flat)
-        # log(1 + exp(-|l|)) is -log of the larger of p and 1 - p, which is half at least: a
-        # product of up to 96 of them is a normal number, and takes one logarithm.
-        larger = (p - 0.5).abs_().add_(0.5)
-        pixels = flat.shape[1]
-        group = _group(pixels)
-        rest = larger.view(len(x), group, pixels // group).prod(1).log_().sum(1)
-        nats = flat.clamp(min=0).addcmul_(flat, x, value=-1).sum(1).sub_(rest)
+        nats = _cross_entropy(flat, x, p) if value else flat.sum(1)
         ctx.save_for_backward(p.sub_(x).view(logits.shape))
         return nats
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (residual,) = ctx.saved_tensors
-        return residual * _across(grad, residual), None
+        return residual * _across(grad, residual), None, None
 
 
 class Gaussian(torch.autograd.Function):
@@ -66,19 +63,24 @@ class Gaussian(torch.autograd.Function):
 
 
 class StandardKL(torch.autograd.Function):
-    """KL(N(mu, exp(logvar)) || N(0, 1)) of each latent, the shape of both."""
+    """KL(N(mu, exp(logvar)) || N(0, 1)) of each latent, the shape of both.
+
+    Without ``value`` what comes out is the variance.
+    """
 
     @staticmethod
-    def forward(ctx: Any, mu: Tensor, logvar: Tensor) -> Tensor:
+    def forward(ctx: Any, mu: Tensor, logvar: Tensor, value: bool = True) -> Tensor:
         variance = logvar.exp()
         ctx.save_for_backward(mu, variance)
+        if not value:
+            return variance
         return (mu * mu).add_(variance).sub_(logvar).sub_(1).mul_(0.5)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         mu, variance = ctx.saved_tensors
-        return grad * mu, (variance - 1).mul_(grad).mul_(0.5)
+        return grad * mu, (variance - 1).mul_(grad).mul_(0.5), None
 
 
 class Squeeze(torch.autograd.Function):
@@ -96,6 +98,17 @@ class Squeeze(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (beyond,) = ctx.saved_tensors
         return torch.addcmul(grad, grad * beyond, beyond, value=-1), None, None
+
+
+def _cross_entropy(logits: Tensor, x: Tensor, p: Tensor) -> Tensor:
+    """Of rows (n, pixels); ``p`` is sigmoid(logits)."""
+    # log(1 + exp(-|l|)) is -log of the larger of p and 1 - p, which is half at least: a
+    # product of up to 96 of them is a normal number, and takes one logarithm.
+    larger = (p - 0.5).abs_().add_(0.5)
+    pixels = logits.shape[1]
+    group = _group(pixels)
+    rest = larger.view(len(x), group, pixels // group).prod(1).log_().sum(1)
+    return logits.clamp(min=0).addcmul_(logits, x, value=-1).sum(1).sub_(rest)
 
 
 def _group(pixels: int) -> int:

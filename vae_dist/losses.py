@@ -120,13 +120,14 @@ def balance(running_recon: Number, running_kl: Number) -> tuple[Number, Number]:
     return 1 - recon, 1 - kl
 
 
-def bce_nats(logits: Tensor, images: Tensor) -> Tensor:
+def bce_nats(logits: Tensor, images: Tensor, value: bool = True) -> Tensor:
     """Bernoulli: the expected negative log-likelihood of images drawn pixel by pixel.
 
     A grey level is read as the probability that the binary pixel is 1. Never negative, and
     not zero for a perfect reconstruction: it then equals the entropy of the grey levels.
+    Without ``value`` only the gradient is right.
     """
-    return Bernoulli.apply(logits, images)
+    return Bernoulli.apply(logits, images, value)
 
 
 def gaussian_nats(logits: Tensor, images: Tensor, log_sigma: Tensor) -> Tensor:
@@ -153,9 +154,12 @@ def ssim_nats(logits: Tensor, images: Tensor, window: int, scale: float) -> Tens
     return scale * pixels * (1 - ssim(torch.sigmoid(logits), images, window))
 
 
-def kl_standard(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL(q(z|x) || N(0, 1)) of each latent, the shape of ``mu``."""
-    return StandardKL.apply(mu, logvar)
+def kl_standard(mu: Tensor, logvar: Tensor, value: bool = True) -> Tensor:
+    """KL(q(z|x) || N(0, 1)) of each latent, the shape of ``mu``.
+
+    Without ``value`` only the gradient is right.
+    """
+    return StandardKL.apply(mu, logvar, value)
 
 
 def log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:

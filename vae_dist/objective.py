@@ -47,7 +47,11 @@ class Objective(nn.Module):
         return LOG_SIGMA_MIN + F.softplus(self.raw_log_sigma)
 
     def forward(
-        self, images: Tensor, noise: Tensor | None = None, labels: Tensor | None = None
+        self,
+        images: Tensor,
+        noise: Tensor | None = None,
+        labels: Tensor | None = None,
+        value: bool = True,
     ) -> dict[str, Tensor]:
         """Loss terms of each image, fp32 under any autocast, without weights or free bits.
 
@@ -60,6 +64,9 @@ class Objective(nn.Module):
             gives a reconstruction error of the mean and no ELBO.
         labels : Tensor, optional
             (n,), for a conditional model.
+        value : bool
+            False where the terms are wanted for their gradients alone, which are the same, bit
+            for bit. The terms' values may then be others, which are finite where they should be.
 
         Returns
         -------
@@ -71,9 +78,10 @@ class Objective(nn.Module):
             of the first sample. With ``--objective iwae`` also ``iwae`` (n,): the negative
             importance-weighted bound; without noise it is recon + kl.
         """
-        mu, logvar, z, logits, nats = self._draw(images, noise, labels)
+        value = value or not self.gradient_suffices
+        mu, logvar, z, logits, nats = self._draw(images, noise, labels, value)
         with torch.autocast(images.device.type, enabled=False):
-            kl_dim = kl_standard(mu, logvar)
+            kl_dim = kl_standard(mu, logvar, value)
             standard, ratio = self.config.prior == "standard", None
             if noise is not None and not (standard and self._elbo):
                 ratio = self._log_ratio(mu, logvar, z)
@@ -99,11 +107,17 @@ class Objective(nn.Module):
     def _elbo(self) -> bool:
         return self.config.objective == "elbo"
 
-    def reconstruction(self, logits: Tensor, images: Tensor) -> Tensor:
+    @property
+    def gradient_suffices(self) -> bool:
+        """Whether the loss has the same gradient whatever the values of its terms are."""
+        config = self.config
+        return self._elbo and not config.free_bits and not config.do_running_mean
+
+    def reconstruction(self, logits: Tensor, images: Tensor, value: bool = True) -> Tensor:
         """Negative log-likelihood of each image (n,), fp32, summed over pixels."""
         logits, images = logits.float(), images.float()
         if self.config.image_loss_type == "bce":
-            return bce_nats(logits, images)
+            return bce_nats(logits, images, value)
         if self.config.image_loss_type == "mse":
             return gaussian_nats(logits, images, self.log_sigma)
         return ssim_nats(logits, images, self.config.ssim_window_size, self.config.ssim_scale)
@@ -143,7 +157,7 @@ class Objective(nn.Module):
             return -nats - self._log_ratio(mu, logvar, z)
 
     def _draw(
-        self, images: Tensor, noise: Tensor | None, labels: Tensor | None
+        self, images: Tensor, noise: Tensor | None, labels: Tensor | None, value: bool = True
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """mu, logvar, then of each sample z (n, K, z), logits and reconstruction (n, K)."""
         mu, logvar = self.model.encode(images, labels)
@@ -157,7 +171,7 @@ class Objective(nn.Module):
             labels = None if labels is None else labels.repeat_interleave(samples, dim=0)
         logits = self.model.decode(z.flatten(0, 1), labels)
         with torch.autocast(images.device.type, enabled=False):
-            nats = self.reconstruction(logits, targets)
+            nats = self.reconstruction(logits, targets, value)
         each = (count, samples)
         return mu, logvar, z, logits.unflatten(0, each), nats.unflatten(0, each)
 

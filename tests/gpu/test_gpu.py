@@ -116,9 +116,9 @@ def test_nothing_is_waited_for_in_100_steps(device):
     torch.cuda.set_sync_debug_mode("error")
     try:
         for i, each in enumerate(batches[10:]):
-            train_step(state, each, measure=i % 10 == 9, with_ssim=i % 50 == 49)
-            if i % 10 == 9:
-                reading = state.close_window(state.kl_weight)
+            found = train_step(state, each, measure=i % 10 == 9, with_ssim=i % 50 == 49)
+            if found is not None:
+                reading = state.begin_reading(found.sums, state.kl_weight)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     means, _ = reading.read()

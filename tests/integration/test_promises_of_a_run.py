@@ -70,8 +70,8 @@ def test_a_resume_remembers_the_best_score(data: Path) -> None:
     assert ((run / "checkpoints" / "best").readlink(), score(run)) == before
 
 
-def test_the_log_window_goes_on_after_a_resume(data: Path) -> None:
-    """Steps before and after a stop in mid-window are averaged together, as without the stop."""
+def test_log_lines_after_a_resume_are_those_of_a_run_without_the_stop(data: Path) -> None:
+    """Also where the stop was between two of them."""
     whole = train(data, name="whole", epochs=1)
     train(data, name="parts", epochs=1, max_steps=2)
     parts = train(data, name="parts", epochs=1, resume="auto")

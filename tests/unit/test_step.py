@@ -79,9 +79,9 @@ def test_a_step_reads_nothing_back(model, loss):
     """Of no tensor but the positions, which lie on the CPU, does the host ask for a value."""
     state = make(loss=LOSSES[loss], model=model, accumulate=2)
     with Counting() as counting:
-        for step in range(2):
-            train_step(state, batch(step=step), measure=step == 1, with_ssim=step == 1)
-        state.close_window(state.kl_weight)
+        train_step(state, batch(), measure=False)
+        found = train_step(state, batch(step=1), measure=True, with_ssim=True)
+        state.begin_reading(found.sums, state.kl_weight)
     assert set(counting.reads) <= {"equal"}
 
 
@@ -114,15 +114,30 @@ def test_a_large_batch_in_parts_changes_nothing():
             state.counters.step += 1
     for one, other in zip(whole.parameters, parts.parameters, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(whole.window, parts.window, rtol=1e-6, atol=0)
-    assert whole.window[3] == 36
+    whole, parts = (
+        train_step(state, batch(step=3), measure=True).sums for state in (whole, parts)
+    )
+    torch.testing.assert_close(whole, parts, rtol=1e-6, atol=0)
+    assert whole[3] == 12
 
 
-def test_figures_are_those_of_their_window_however_late_they_are_read():
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_step_whose_value_is_not_asked_for_changes_the_weights_alike(name):
+    """Bit for bit."""
+    one, other = make(loss=LOSSES[name]), make(loss=LOSSES[name])
+    for step in range(4):
+        for state, measure in ((one, True), (other, False)):
+            train_step(state, batch(step=step), measure=measure)
+            state.counters.step += 1
+    assert all(map(torch.equal, one.parameters, other.parameters))
+    assert bool(other.epoch_sums.any()) == (not other.objective.gradient_suffices)
+
+
+def test_figures_are_those_of_their_step_however_late_they_are_read():
     state = make()
-    train_step(state, batch(), measure=True, with_ssim=True)
+    found = train_step(state, batch(), measure=True, with_ssim=True)
     state.counters.step += 1
-    early = state.close_window(0.25)
+    early = state.begin_reading(found.sums, 0.25)
     expected = early.read()
     train_step(state, batch(step=1), measure=False)
     late = early.read()
@@ -131,15 +146,22 @@ def test_figures_are_those_of_their_window_however_late_they_are_read():
     assert expected[1] == [0.25]
 
 
-def test_a_loss_that_is_not_finite_is_named_a_window_late():
-    state = make()
+@pytest.mark.parametrize(
+    ("loss", "where", "value"),
+    [("bce", 0, torch.nan), ("bce", -1, torch.nan), ("bce", -1, torch.inf), ("mse", 0, torch.nan)],
+)
+def test_a_loss_that_is_not_finite_is_named_a_log_line_late(loss, where, value):
+    """Though its value was not computed."""
+    state = make(loss=LOSSES[loss])
     for step in range(3):
         if step == 1:
             with torch.no_grad():
-                state.parameters[0].fill_(torch.nan)
-        train_step(state, batch(step=step), measure=False)
+                state.parameters[where].fill_(value)
+        found = train_step(state, batch(step=step), measure=step == 2)
         state.counters.step += 1
-    reading = state.close_window()
+    with pytest.raises(NonFiniteLoss, match="1"):
+        state.check_finite()
+    reading = state.begin_reading(found.sums)
     train_step(state, batch(step=3), measure=False)
     state.counters.step += 1
     with pytest.raises(NonFiniteLoss, match="1"):

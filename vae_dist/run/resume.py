@@ -43,8 +43,7 @@ def capture(state: TrainState) -> dict[str, Any]:
     NonFiniteLoss
         If a loss since the last log was NaN or infinite: such a state is not worth keeping.
     """
-    window = state.reduce(state.window)
-    state.check_finite(window)
+    state.check_finite()
     scaler = state.accelerator.scaler
     return {
         "optimizer": state.optimizer.state_dict(),
@@ -53,7 +52,6 @@ def capture(state: TrainState) -> dict[str, Any]:
         "counters": dataclasses.asdict(state.counters),
         "best": state.best,
         "running": state.running.cpu(),
-        "window": window.cpu(),
         "epoch_sums": state.reduce(state.epoch_sums).cpu(),
         "steps_per_epoch": state.steps_per_epoch,
         "total_steps": state.total_steps,
@@ -176,7 +174,6 @@ def restore(state: TrainState, checkpoints: Path, data: DataFolder) -> str:
     set_rates(state.scheduler)
     state.running = held.running.to(state.device)
     if state.world.rank == 0:  # the sums are of all processes together
-        state.window = held.window.to(state.device)
         state.epoch_sums = held.epoch_sums.to(state.device)
     told = f"resuming {checkpoint} at step {meta.step}" + _new_plan(held, state)
     told += _restore_average(state, average)
@@ -220,7 +217,6 @@ class _Held:
     counters: Counters
     best: float | None
     running: Any
-    window: Any
     epoch_sums: Any
     steps_per_epoch: int
     optimizer_type: str
@@ -240,7 +236,7 @@ def _checked(content: dict[str, Any], state: TrainState, checkpoint: Path) -> _H
         count = held.scheduler.get(name)
         if not isinstance(count, int) or count < 0:
             raise UserError(f"{where}: damaged: scheduler.{name} is {count!r:.40}")
-    for name in ("running", "window", "epoch_sums"):
+    for name in ("running", "epoch_sums"):
         _check_tensor(getattr(held, name), getattr(state, name).shape, f"{where}: {name}")
     entries = held.optimizer.get("state")
     if not isinstance(entries, dict):

@@ -27,7 +27,7 @@ from vae_dist.train.settings import Settings
 from vae_dist.train.start import freeze
 
 SUMS = ("loss", "recon", "kl", "images", "ssim", "ssim_images")
-"""What training sums over images on the device, in this order."""
+"""What is summed over the images of the steps that compute it, on the device, in this order."""
 
 RUNNING_MEAN_GAMMA = 0.9
 
@@ -99,7 +99,7 @@ class TrainState:
         self.frozen = freeze(self.objective, settings.start.freeze)
         self.module: torch.nn.Module = self.objective
         self.parameters = [p for p in self.objective.parameters() if p.requires_grad]
-        self.optimizer: Any = build_optimizer(self.parameters, settings.optim, run.batch_size)
+        self.optimizer = build_optimizer(self.parameters, settings.optim, run.batch_size)
         self.counters = Counters(epoch=run.start_epoch, step=run.start_epoch * steps_per_epoch)
         self.scheduler = build_scheduler(
             self.optimizer,
@@ -120,9 +120,9 @@ class TrainState:
         self.trained_on: dict[str, Any] = {}  # of vae_dist.run.data
         self.best: float | None = None
         self.running = self._zeros(2)
-        self.window = self._zeros(len(SUMS))
         self.epoch_sums = self._zeros(len(SUMS))
-        self.step_losses: list[Tensor] = []
+        self.checks: list[Tensor] = []
+        """A number of each step since the last log line, finite where its loss is."""
         self.kl_weight: float | Tensor = math.nan
         self.images_at_once = sys.maxsize
         if self.device.type == "cpu":
@@ -135,7 +135,9 @@ class TrainState:
         with warnings.catch_warnings():
             # Accelerate itself always passes this option, which torch has renamed.
             warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated")
-            self.module, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
+            # The optimizer is known to Accelerate, for its scaler, and called as it is: through
+            # Accelerate each step would look for a package on the disk.
+            self.module, _ = self.accelerator.prepare(self.objective, self.optimizer)
 
     def averaged(self) -> AbstractContextManager[None]:
         """With ``--ema``, the model has its averages for weights in here."""
@@ -198,32 +200,40 @@ class TrainState:
         return balance(recon, kl)
 
     def add_sums(self, sums: Tensor) -> None:
-        """Add a step's sums to those of the log window and of the epoch; nothing is read back.
+        """Add a step's sums to those of the epoch; nothing is read back.
 
         Parameters
         ----------
         sums : Tensor
             In the order of `SUMS`; the last two may not be there.
         """
-        for total in (self.window, self.epoch_sums):
-            total[: len(sums)].add_(sums)
-        self.step_losses.append(sums)
+        self.epoch_sums[: len(sums)].add_(sums)
         if self.settings.loss.do_running_mean:
             total = self.reduce(sums[:4])  # a process without images has no more
             means = total[1:3] / total[3].clamp(min=1)
             self.running = RUNNING_MEAN_GAMMA * self.running + (1 - RUNNING_MEAN_GAMMA) * means
 
-    def close_window(self, *more: Tensor | float) -> Reading:
-        """Begin to read the sums since the window was last closed, and more numbers with them.
+    def begin_reading(self, sums: Tensor, *more: Tensor | float) -> Reading:
+        """Begin to read the sums of a step, and more numbers with them.
 
         All processes must call this, and read what it returns.
+
+        Parameters
+        ----------
+        sums : Tensor
+            As `add_sums` takes them.
+        more : Tensor or float
+            Numbers that are the same on every process.
         """
-        sums = self.reduce(self.window)
+        own = self._zeros(len(SUMS) + 1)
+        own[: len(sums)] = sums
+        if self.checks:
+            own[-1] = torch.stack(self.checks).sum()
         extra = [
             m.double() if isinstance(m, Tensor) else torch.full((), m, **self._wide) for m in more
         ]
-        reading = Reading(torch.cat([sums, torch.stack(extra)]) if extra else sums, self)
-        self.window, self.step_losses = torch.zeros_like(self.window), []
+        reading = Reading(torch.cat([self.reduce(own), *(m[None] for m in extra)]), self)
+        self.checks = []
         return reading
 
     def close_epoch(self) -> dict[str, float]:
@@ -232,16 +242,19 @@ class TrainState:
         self.epoch_sums = torch.zeros_like(self.epoch_sums)
         return means(total.tolist())
 
-    def check_finite(self, total: Tensor) -> None:
-        """Raise `NonFiniteLoss` naming the first bad step of the open window, of these sums."""
-        if not math.isfinite(float(total[0])):
-            raise self.non_finite(self.step_losses, self.counters.step)
+    def check_finite(self) -> None:
+        """Raise `NonFiniteLoss` naming the first bad step since the last log line.
 
-    def non_finite(self, step_losses: list[Tensor], step: int) -> NonFiniteLoss:
+        All processes must call this.
+        """
+        if self.checks and not math.isfinite(self.reduce(torch.stack(self.checks)).sum().item()):
+            raise self.non_finite(self.checks, self.counters.step)
+
+    def non_finite(self, checks: list[Tensor], step: int) -> NonFiniteLoss:
         """The first of some steps, the last of which is the one before `step`, that went wrong."""
-        losses = self.reduce(torch.stack([sums[0] for sums in step_losses]))
-        first = int((~torch.isfinite(losses)).nonzero()[0])
-        return NonFiniteLoss(step - len(step_losses) + first)
+        found = self.reduce(torch.stack(checks))
+        first = int((~torch.isfinite(found)).nonzero()[0])
+        return NonFiniteLoss(step - len(checks) + first)
 
     def learning_rate(self) -> float:
         """The rate of the next step."""
@@ -254,13 +267,13 @@ class Reading:
     Parameters
     ----------
     numbers : Tensor
-        Reduced sums in the order of `SUMS`, then more numbers.
+        Reduced sums in the order of `SUMS`, the sum of all checks, then more numbers.
     state : TrainState
-        Whose window they are of.
+        Whose they are.
     """
 
     def __init__(self, numbers: Tensor, state: TrainState) -> None:
-        self._state, self._losses, self._step = state, state.step_losses, state.counters.step
+        self._state, self._checks, self._step = state, state.checks, state.counters.step
         self._numbers = numbers.to("cpu", non_blocking=True)  # page-locked, where from a GPU
         self._arrived = None
         if numbers.device.type == "cuda":
@@ -268,24 +281,24 @@ class Reading:
             self._arrived.record()
 
     def read(self) -> tuple[dict[str, float], list[float]]:
-        """Means over the window and the other numbers, the same on every process.
+        """Means over the step's images and the other numbers, the same on every process.
 
         Raises
         ------
         NonFiniteLoss
-            If a loss among them was NaN or infinite.
+            If the loss of a step since the reading before was NaN or infinite.
         """
         if self._arrived is not None:
             self._arrived.synchronize()
-        numbers = self._numbers.tolist()
-        if not math.isfinite(numbers[0]):
-            raise self._state.non_finite(self._losses, self._step)
-        return means(numbers[: len(SUMS)]), numbers[len(SUMS) :]
+        *sums, check = self._numbers[: len(SUMS) + 1].tolist()
+        if not math.isfinite(check):
+            raise self._state.non_finite(self._checks, self._step)
+        return means(sums), self._numbers[len(SUMS) + 1 :].tolist()
 
 
 def means(total: list[float]) -> dict[str, float]:
-    """Figures an image from reduced sums in the order of `SUMS`."""
+    """Figures an image from reduced sums in the order of `SUMS`; NaN where there is no image."""
     sums = dict(zip(SUMS, total, strict=True))
-    images, shown = max(1.0, sums["images"]), sums["ssim_images"]
+    images, shown = sums["images"] or math.nan, sums["ssim_images"]
     figures = {name: sums[name] / images for name in ("loss", "recon", "kl")}
     return figures | ({"ssim": sums["ssim"] / shown} if shown else {})

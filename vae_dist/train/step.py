@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,9 +14,26 @@ from vae_dist.metrics import ssim
 from vae_dist.train.state import NonFiniteLoss, TrainState
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a step computed for the log.
+
+    Attributes
+    ----------
+    sums : Tensor
+        Over this process's images, in the order of `SUMS`, of which the last two may not be
+        there; zeros where the step was skipped for its gradient.
+    norm : Tensor or None
+        The gradient norm.
+    """
+
+    sums: Tensor
+    norm: Tensor | None
+
+
 def train_step(
     state: TrainState, batch: Batch, *, measure: bool, with_ssim: bool = False
-) -> Tensor | None:
+) -> Measured | None:
     """Forward, backward, update.
 
     Each image's loss is divided by the size of the global batch, and DDP's mean over processes
@@ -29,14 +46,15 @@ def train_step(
     batch : Batch
         This process's part, on the device; may hold no image.
     measure : bool
-        Whether to compute the gradient norm, for the log.
+        Whether to compute the loss's value and the gradient norm, for the log. The gradient
+        needs neither.
     with_ssim : bool
-        Whether to compute SSIM, for the log.
+        Whether to compute SSIM too.
 
     Returns
     -------
-    Tensor or None
-        The gradient norm, if it was measured.
+    Measured or None
+        What was computed for the log; always there if it was asked for.
 
     Raises
     ------
@@ -51,7 +69,9 @@ def train_step(
     state.kl_weight = beta if weights is None else weights[1]
     if weights is not None:
         beta = 1.0  # the running means take the place of the fixed weights
+    value = measure or not objective.gradient_suffices
     found: list[Tensor] = []  # sums of each part, in the order of SUMS
+    checks: list[Tensor] = []
     parts = max(state.accumulate, -(-len(batch) // state.images_at_once))
     for part in range(parts):
         where = slice(len(batch) * part // parts, len(batch) * (part + 1) // parts)
@@ -65,7 +85,7 @@ def train_step(
         with accelerator.no_sync(state.module) if wait else contextlib.nullcontext():
             if settings.precision.compile_mode == "reduce-overhead":
                 torch.compiler.cudagraph_mark_step_begin()
-            terms = state.module(x, eps, labels)
+            terms = state.module(x, eps, labels, value)
             loss = objective.combine(terms, beta=beta, weights=weights)
             share = state.world.size / batch.size if count else 0.0
             each = state.constant(len(x), share)
@@ -73,7 +93,8 @@ def train_step(
                 loss.backward(each)
             else:
                 accelerator.backward((loss * each).sum())
-        if count:
+        checks.append(loss.detach().sum())
+        if count and value:
             with torch.no_grad():
                 one = state.constant(count, 1.0)
                 columns = [loss, terms["recon"], terms["kl"], one]
@@ -81,26 +102,39 @@ def train_step(
                     shown = objective.mean_image(terms["logits"])
                     columns += [ssim(shown, x, settings.loss.ssim_window_size), one]
                 found.append(torch.stack(columns).sum(1, dtype=torch.float64))
-    sums = sum(found[1:], found[0]) if found else torch.zeros_like(state.window)
-    return _update(state, sums, measure)
+    norm, good = _update(state, measure)
+    if good:
+        state.checks.append(checks[0] if parts == 1 else torch.stack(checks).sum())
+    if not value:
+        return None
+    sums = torch.zeros_like(state.epoch_sums)
+    if found and good:
+        sums = sum(found[1:], found[0])
+    state.add_sums(sums)
+    return Measured(sums, norm)
 
 
-def _apply(optimizer: Any, scaler: torch.amp.GradScaler | None) -> bool:
+def _apply(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None) -> bool:
     """Update the weights; False where the fp16 scaler skipped the update.
 
-    The scale falls after each skipped update and after no other. Accelerate's own word asks
-    whether the optimizer was called, and a fused one is called always and skips by itself.
+    The scale falls after each skipped update and after no other: a fused optimizer is called
+    always and skips by itself.
     """
-    before = 0.0 if scaler is None else scaler.get_scale()
-    optimizer.step()
-    return scaler is None or scaler.get_scale() >= before
+    if scaler is None:
+        optimizer.step()
+        return True
+    before = scaler.get_scale()
+    scaler.step(optimizer)
+    scaler.update()
+    return scaler.get_scale() >= before
 
 
 def _blank(like: Tensor) -> Tensor:
     return torch.zeros((1, *like.shape[1:]), dtype=like.dtype, device=like.device)
 
 
-def _update(state: TrainState, sums: Tensor, measure: bool) -> Tensor | None:
+def _update(state: TrainState, measure: bool) -> tuple[Tensor | None, bool]:
+    """The gradient norm, if it was computed, and whether the gradient was good to take."""
     accelerator, optimizer, counters = state.accelerator, state.optimizer, state.counters
     clip, allowed = state.settings.optim.grad_clip, state.settings.run.max_bad_steps
     norm = None
@@ -118,7 +152,7 @@ def _update(state: TrainState, sums: Tensor, measure: bool) -> Tensor | None:
         counters.bad_steps += 1
         if counters.bad_steps > allowed:
             raise NonFiniteLoss(counters.step)
-        return norm
+        return norm, False
     if _apply(optimizer, accelerator.scaler):
         state.scheduler.step()
         if state.average is not None:
@@ -126,5 +160,4 @@ def _update(state: TrainState, sums: Tensor, measure: bool) -> Tensor | None:
     else:
         counters.skipped += 1
     optimizer.zero_grad(set_to_none=True)
-    state.add_sums(sums)
-    return norm
+    return norm, True

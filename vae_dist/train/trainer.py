@@ -33,7 +33,7 @@ from vae_dist.train.opening import closing, introduction, make_profiler, write_r
 from vae_dist.train.settings import Settings
 from vae_dist.train.signals import EXIT_REQUEUE, Agreement, StopRequest
 from vae_dist.train.state import NonFiniteLoss, Reading, TrainState
-from vae_dist.train.step import train_step
+from vae_dist.train.step import Measured, train_step
 from vae_dist.train.validation import reconstruction_panel, validate
 
 STATUS_SECONDS = 1.0
@@ -229,13 +229,16 @@ class Trainer:
         batches = self.train_loader.batches(counters.epoch, counters.step_in_epoch)
         for batch in self._timed(on_device(batches, state.device)):
             log = self.settings.log
-            measure = (counters.step + 1) % log.log_every == 0
+            log_now = (counters.step + 1) % log.log_every == 0
+            # The last step too: an epoch has figures, however few steps it has.
+            measure = log_now or counters.step_in_epoch + 1 == state.steps_per_epoch
             with_ssim = (counters.step + 1) % log.ssim_every == 0
-            norm = train_step(state, batch, measure=measure, with_ssim=with_ssim)
+            measured = train_step(state, batch, measure=measure, with_ssim=with_ssim)
             counters.step += 1
             counters.step_in_epoch += 1
-            if measure:
-                self._log(norm)
+            if log_now:
+                assert measured is not None
+                self._log(measured)
             every = self.settings.checkpoint.checkpoint_every
             if every and counters.step % every == 0 and not self._epoch_complete():
                 self._save()
@@ -315,11 +318,12 @@ class Trainer:
     def _start_clock(self) -> None:
         self._clock, self._clock_step = time.perf_counter(), self.state.counters.step
 
-    def _log(self, norm: torch.Tensor | None) -> None:
-        """Begin to read the window's figures; write those of the window before."""
+    def _log(self, measured: Measured) -> None:
+        """Begin to read the step's figures; write those of the log line before."""
         state, counters = self.state, self.state.counters
         self._write_log()
-        reading = state.close_window(state.kl_weight, math.nan if norm is None else norm)
+        norm = math.nan if measured.norm is None else measured.norm
+        reading = state.begin_reading(measured.sums, state.kl_weight, norm)
         steps, now = counters.step - self._clock_step, time.perf_counter()
         figures: dict[str, Any] = {
             "split": "train",
