@@ -114,9 +114,7 @@ def test_a_large_batch_in_parts_changes_nothing():
             state.counters.step += 1
     for one, other in zip(whole.parameters, parts.parameters, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
-    whole, parts = (
-        train_step(state, batch(step=3), measure=True).sums for state in (whole, parts)
-    )
+    whole, parts = (train_step(state, batch(step=3), measure=True).sums for state in (whole, parts))
     torch.testing.assert_close(whole, parts, rtol=1e-6, atol=0)
     assert whole[3] == 12
 

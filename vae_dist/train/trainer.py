@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-
 from data_pipeline.batch import Batch
 from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
