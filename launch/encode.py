@@ -35,6 +35,18 @@ DESCRIPTION = """Encode images by a trained run: mu and logvar of each.
 Resumes where a killed one stopped. Processes of torchrun or accelerate launch, and tasks of a Slurm
 array, share the work; the result has the same bytes on any number of them."""
 
+COMMON = (
+    "run",
+    "images",
+    "out",
+    "split",
+    "reconstructions",
+    "which",
+    "device",
+    "part",
+    "overwrite",
+)
+
 
 @dataclasses.dataclass(kw_only=True)
 class EncodeConfig:
@@ -77,7 +89,7 @@ class ShareConfig:
 
 def main(argv: Sequence[str]) -> int:
     """Run ``vae-dist encode ARGV``; returns the exit code."""
-    config, share = parse("encode", [EncodeConfig, ShareConfig], argv, DESCRIPTION)
+    config, share = parse("encode", [EncodeConfig, ShareConfig], argv, DESCRIPTION, COMMON)
 
     def make(run: Run, progress: Progress) -> Job:
         from vae_dist.encode.images import open_images

@@ -29,7 +29,10 @@ DESCRIPTION = """Compare PCA, UMAP and trained VAEs by how much their embeddings
 Under torchrun or accelerate launch the processes share the encoding. A run that cannot be read is
 left out and listed at the end; the exit code is then 1, and all the others are in the report."""
 
-
+COMMON = (
+    *("runs", "data", "out", "protocol", "methods", "dims", "backend", "which", "repeats"),
+    *("nll_samples", "fresh", "json"),
+)
 SHOWN = ("knn_test_accuracy", "interval", "trustworthiness", "ssim", "elbo")  # by the table
 
 
@@ -48,7 +51,9 @@ class EvaluateOutputConfig:
 def main(argv: Sequence[str]) -> int:
     """Run ``vae-dist evaluate ARGV``; returns the exit code."""
     processes = join()
-    config, output = parse("evaluate", [EvaluateConfig, EvaluateOutputConfig], argv, DESCRIPTION)
+    config, output = parse(
+        "evaluate", [EvaluateConfig, EvaluateOutputConfig], argv, DESCRIPTION, COMMON
+    )
     check_accelerate(os.environ)
     import torch
     from accelerate import PartialState

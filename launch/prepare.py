@@ -16,6 +16,10 @@ from launch.config import parse
 from launch.processes import is_first
 from launch.progress import make_progress
 
+COMMON = (
+    *("dataset", "source", "out", "image_size", "color", "labels", "test_fraction", "scale"),
+    *("folds", "fold", "layout", "overwrite"),
+)
 MIRROR_VARIABLE = "VAE_DIST_MIRROR"
 
 
@@ -26,6 +30,7 @@ def main(argv: Sequence[str]) -> int:
         [SourceConfig, PrepareConfig],
         argv,
         "Find a data set (--source, a system's copy, or a download), check it, write its shards.",
+        COMMON,
     )
     started = time.perf_counter()
     out = folder_for(source, config)

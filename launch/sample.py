@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vae_dist.run.trained import Run
 
 DESCRIPTION = "Write samples, reconstructions, interpolations, traversals and more as PNG."
+COMMON = ("run", "out", "data", "split", "which", "seed", "nll_samples", "nll_images", "device")
 PLANE_IMAGES = 2000
 
 
@@ -71,7 +72,7 @@ class SampleConfig:
 
 def main(argv: Sequence[str]) -> int:
     """Run ``vae-dist sample ARGV``; returns the exit code."""
-    (config,) = parse("sample", [SampleConfig], argv, DESCRIPTION)
+    (config,) = parse("sample", [SampleConfig], argv, DESCRIPTION, COMMON)
     from vae_dist.grids import Painter
     from vae_dist.run.load import load_run
 

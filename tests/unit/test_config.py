@@ -145,6 +145,27 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in text for name in cli.COMMANDS)
 
 
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_fits_a_screen_or_two_and_help_all_has_every_flag(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def said(word: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([command, word])
+        assert stop.value.code == 0
+        return capsys.readouterr().out
+
+    if command == "bench":
+        assert cli.main(["bench", "--help"]) == 0
+        return
+    assert len(said("--help").splitlines()) <= 48
+    whole = said("--help-all")
+    for flag in said("--list-flags").split():
+        assert flag in whole or flag.removeprefix("--").upper() in whole
+
+
 @pytest.mark.parametrize("preset", setting_files.preset_names())
 def test_every_preset_is_valid(preset: str) -> None:
     from launch.train import ModeConfig, TrainingDataConfig
