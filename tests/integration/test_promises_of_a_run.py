@@ -70,6 +70,27 @@ def test_a_resume_remembers_the_best_score(data: Path) -> None:
     assert ((run / "checkpoints" / "best").readlink(), score(run)) == before
 
 
+def test_another_measure_of_the_best_is_said_and_the_former_score_forgotten(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loss and an SSIM cannot be compared: the first validation by the new one is the best."""
+    run = train(data, name="measure", epochs=1)
+    train(data, name="measure", epochs=2, resume="auto", best_by="ssim", lr=0.5)
+    said = capsys.readouterr().out
+    assert "--best-by is ssim and was loss" in said
+    assert (run / "checkpoints" / "best").readlink().name == f"step-{2 * len_of_epoch(run):08d}"
+    assert score(run) == pytest.approx(-metrics(run, "val")[1]["ssim"])
+    train(data, name="measure", epochs=3, resume="auto", best_by="ssim")
+    assert "--best-by" not in capsys.readouterr().out
+
+
+def test_overwrite_beside_resume_is_said_to_do_nothing(data: Path) -> None:
+    run = train(data, name="both", epochs=1)
+    with pytest.warns(UserWarning, match="--overwrite True has no effect with --resume auto"):
+        train(data, name="both", epochs=2, resume="auto", overwrite=True)
+    assert len(metrics(run, "val")) == 2
+
+
 def test_log_lines_after_a_resume_are_those_of_a_run_without_the_stop(data: Path) -> None:
     """Also where the stop was between two of them."""
     whole = train(data, name="whole", epochs=1)

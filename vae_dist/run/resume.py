@@ -51,6 +51,7 @@ def capture(state: TrainState) -> dict[str, Any]:
         "scaler": None if scaler is None else scaler.state_dict(),
         "counters": dataclasses.asdict(state.counters),
         "best": state.best,
+        "best_by": state.settings.checkpoint.best_by,
         "running": state.running.cpu(),
         "epoch_sums": state.reduce(state.epoch_sums).cpu(),
         "steps_per_epoch": state.steps_per_epoch,
@@ -176,7 +177,7 @@ def restore(state: TrainState, checkpoints: Path, data: DataFolder) -> str:
     if state.world.rank == 0:  # the sums are of all processes together
         state.epoch_sums = held.epoch_sums.to(state.device)
     told = f"resuming {checkpoint} at step {meta.step}" + _new_plan(held, state)
-    told += _restore_average(state, average)
+    told += _restore_average(state, average) + _new_measure(held, state)
     older = ""
     if held.noise != NOISE:
         older = (
@@ -223,6 +224,7 @@ class _Held:
     order: dict[str, Any]
     total_steps: int | None = None
     noise: str = ""
+    best_by: str = ""  # of checkpoints that do not say it: as now
     frozen: Any = dataclasses.field(default_factory=list)
 
 
@@ -302,6 +304,19 @@ def _new_plan(held: _Held, state: TrainState) -> str:
     return (
         f"; warning: {' and '.join(stretched)} now stretch over {state.total_steps:,} steps instead "
         f"of {former:,}, so the run leaves the course it was on"
+    )
+
+
+def _new_measure(held: _Held, state: TrainState) -> str:
+    """Forget the best score where another figure chooses the best now; what to say of it."""
+    now = state.settings.checkpoint.best_by
+    if held.best_by in ("", now) or held.best is None:
+        return ""
+    state.best = None
+    state.counters.since_best = state.counters.since_reduction = 0
+    return (
+        f"; warning: --best-by is {now} and was {held.best_by}: the best checkpoint so far is not "
+        f"compared, and the next validation becomes the best; Fix: --best-by {held.best_by} keeps it"
     )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 import socket
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -104,6 +105,12 @@ class Trainer:
 
         def take() -> None:
             self.folder.take(resume=run.resume, overwrite=run.overwrite)
+            if run.overwrite and self.folder.owns(run.resume):
+                warnings.warn(
+                    f"--overwrite True has no effect with --resume {run.resume}, which goes on with "
+                    "the run that is there; Fix: leave out --resume to start over",
+                    stacklevel=2,
+                )
             self._status("starting", world_size=self.world.size, host=socket.gethostname())
 
         on_main(self.is_main, take)
@@ -141,7 +148,8 @@ class Trainer:
         counters, own = self.state.counters, self.folder.owns(self.settings.run.resume)
         if told := self.folder.begin(counters.step, counters.epoch, own=own):
             self.origin += f"; {told}"
-            self.state.best = best_score(self.folder.checkpoints, self.state.best)
+            if self.state.best is not None:
+                self.state.best = best_score(self.folder.checkpoints, self.state.best)
         write_run_files(self.folder, self.state, self.data)
 
     def train(self) -> int:
