@@ -27,13 +27,9 @@ from tests.faults.kinds import KINDS, MACHINE, STEPS, End, Round
 from tests.faults.shim import build
 from tests.faults.training import Hung, status
 from tests.training_runs import metrics
+from tests.warm import WARM
 
 FIGURES = ("split", "step", "epoch", "loss", "recon", "kl", "lr", "ssim", "elbo", "grad_norm")
-WARM = (
-    "launch.train", "launch.evaluate", "launch.prepare", "launch.sample", "vae_dist.train.trainer",
-    "evaluation.report", "sympy", "torch._dynamo", "torch.utils.tensorboard", "tyro._backends",
-    "data_pipeline.load.memory", "data_pipeline.load.stream", "fsspec.implementations.http", "sklearn.neighbors",
-)  # fmt: skip
 ALL = [*KINDS, *commands.KINDS]
 
 

@@ -7,8 +7,6 @@ user's own command line. Two ranks are torch's elastic launcher and its workers 
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
 import json
 import os
 import signal
@@ -22,6 +20,7 @@ import psutil
 
 from tests.faults.shim import Fault, arm
 from tests.training_runs import ROOT, TRAIN
+from tests.warm import run_words
 
 LAUNCHER_SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2"
 PATIENCE = 240
@@ -141,21 +140,7 @@ class Command:
         sys.exit(self._rank())
 
     def _rank(self) -> int:
-        from launch.cli import MODULES, guard
-
-        name, *flags = self.words
-        main = importlib.import_module(f"launch.{MODULES.get(name, name)}").main
-        if name == "train":
-            from vae_dist.train.signals import StopRequest
-
-            main = functools.partial(main, stop=StopRequest().install())
-        if self.prepare is not None:
-            self.prepare()
-        try:
-            return guard(main, flags)
-        except Exception:
-            traceback.print_exc()
-            return 1
+        return run_words(self.words, self.prepare)
 
     def workers(self) -> list[int]:
         """Process ids of the ranks that have started."""

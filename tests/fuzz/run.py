@@ -19,12 +19,12 @@ import time
 from pathlib import Path
 from random import Random
 
-from tests.faults.rounds import WARM
 from tests.fuzz import mutate
 from tests.fuzz.bases import build
 from tests.fuzz.hostile import HOSTILE, REGRESSIONS
 from tests.fuzz.kinds import KINDS, Kind
 from tests.fuzz.sandbox import FINDING, READ, REFUSED, Outcome, Try, Watch, run_all
+from tests.warm import WARM
 
 MADE = [*HOSTILE, *REGRESSIONS]
 

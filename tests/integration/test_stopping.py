@@ -7,16 +7,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
 
 from tests.data_folders import digits, drawn, written
 from tests.training_runs import COMMON, TRAIN, environment, flags, metrics
+from tests.warm import WarmProcess, run_warm
 
 pytestmark = pytest.mark.xdist_group("stopping")
 
 SETTINGS = {**COMMON, "epochs": 3, "batch_size": 50, "checkpoint_every": 5, "keep_last": 99}
+Process = TypeVar("Process", WarmProcess, subprocess.Popen[str])
 FIGURES = ("split", "step", "loss", "recon", "kl", "lr", "ssim", "elbo", "grad_norm")
 
 
@@ -29,24 +32,33 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(place: Path, **more: object) -> list[str]:
-    settings = {**SETTINGS, "data": place / "data", "runs_dir": place, **more}
-    return [sys.executable, str(TRAIN), *flags(settings)]
+def words(place: Path, **more: object) -> list[str]:
+    return flags({**SETTINGS, "data": place / "data", "runs_dir": place, **more})
 
 
 def train(place: Path, **more: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(place, **more), capture_output=True, text=True, env=environment(), timeout=120
+    return run_warm(["train", *words(place, **more)], environment())
+
+
+def cold(words: list[str], launcher: tuple[str, ...] = (sys.executable,)) -> subprocess.Popen[str]:
+    """A training by the user's own command line, which imports everything first."""
+    return subprocess.Popen(
+        [*launcher, str(TRAIN), *words],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
+    )  # fmt: skip
+
+
+def started(place: Path, name: str, lines: int) -> WarmProcess:
+    """A training that has written this many records."""
+    return after(
+        WarmProcess(["train", *words(place, name=name)], environment()), place / name, lines
     )
 
 
-def started(words: list[str], run: Path, lines: int) -> subprocess.Popen[str]:
-    """A training that has written so many records (0: whose process has begun)."""
-    process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
-    )
+def after(process: Process, run: Path, lines: int) -> Process:
+    """The process, once its run has this many records or it has ended."""
     until = time.monotonic() + 90
-    while lines and process.poll() is None and time.monotonic() < until:
+    while process.poll() is None and time.monotonic() < until:
         path = run / "metrics.jsonl"
         if path.exists() and len(path.read_text().splitlines()) >= lines:
             return process
@@ -72,7 +84,7 @@ def assert_same_as_undisturbed(place: Path, name: str, split: str | None = None)
 
 
 def test_killed_in_mid_epoch_and_resumed(place: Path) -> None:
-    process = started(command(place, name="killed"), place / "killed", 33)  # in epoch 2
+    process = started(place, "killed", 33)  # in epoch 2
     process.kill()
     process.wait()
     step = status(place / "killed")["step"]
@@ -114,10 +126,10 @@ def test_resume_takes_a_new_rate(place: Path) -> None:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR2"])
 def test_stopped_by_a_signal_and_resumed(place: Path, name: str) -> None:
-    process = started(command(place, name=name), place / name, 29)
+    process = started(place, name, 29)
     sent = time.monotonic()
     process.send_signal(signal.Signals[name])
-    output, _ = process.communicate(timeout=60)
+    output = process.communicate(timeout=60)
     assert process.returncode == 75, output
     assert time.monotonic() - sent < 30
     found = status(place / name)
@@ -129,8 +141,7 @@ def test_stopped_by_a_signal_and_resumed(place: Path, name: str) -> None:
 
 
 def test_stopped_during_start_up(place: Path) -> None:
-    words = command(place, name="early")
-    process = started(words, place / "early", 0)
+    process = cold(words(place, name="early"))
     time.sleep(1.0)  # importing torch
     process.send_signal(signal.SIGUSR2)
     output, _ = process.communicate(timeout=60)
@@ -159,9 +170,9 @@ def test_max_steps_ends_the_run(place: Path) -> None:
 
 def test_all_ranks_stop_at_the_same_step(place: Path) -> None:
     """A signal that only one rank gets stops both, and a resume on one process goes on."""
-    words = command(place, name="pair")[1:]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    process = started([*launcher, "--nproc-per-node", "2", *words], place / "pair", 29)
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    process = cold(words(place, name="pair"), (*launcher, "--nproc-per-node", "2"))
+    after(process, place / "pair", 29)
     children = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
     ).stdout.split()
@@ -193,7 +204,7 @@ def test_full_disk_keeps_the_former_checkpoint(place: Path) -> None:
     size = (run / "checkpoints" / "last" / "model.safetensors").stat().st_size
     limited = ["bash", "-c", f'trap "" XFSZ; ulimit -f {size // 2048}; exec "$@"', "-"]
     done = subprocess.run(
-        [*limited, *command(place, name="full")],
+        [*limited, sys.executable, str(TRAIN), *words(place, name="full")],
         capture_output=True, text=True, env=environment(), timeout=120,
     )  # fmt: skip
     assert done.returncode == 2
