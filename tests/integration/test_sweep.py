@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from launch import sweep
 from launch.cli import main
 from launch.sweep import read_grid
 from tests.data_folders import drawn, written
 from tests.training_runs import environment
+from tests.warm import run_warm
 
 pytestmark = pytest.mark.xdist_group("sweep")
 
@@ -33,11 +35,24 @@ def grid(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainings are forked from a process that has imported torch."""
+    start = [sys.executable, "-m", "launch.cli"]
+
+    def run(words: list[str]) -> int:
+        assert words[:3] == start
+        return run_warm(words[3:], environment()).returncode
+
+    monkeypatch.setattr(sweep, "_run", run)
+
+
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open() as file:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.usefixtures("warm")
 def test_every_combination_is_trained_once_and_listed(
     grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,6 +78,7 @@ def test_every_combination_is_trained_once_and_listed(
     assert lines[0].endswith("--latent-size 2 --lr 0.001")
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_stopped_sweep_saves_and_resumes(grid: Path, tmp_path: Path) -> None:
     grid.write_text(grid.read_text().replace("epochs = 1", "epochs = 100000"))
     command = [sys.executable, "-m", "launch.cli", "sweep", "--grid", str(grid)]
@@ -84,6 +100,7 @@ def test_a_stopped_sweep_saves_and_resumes(grid: Path, tmp_path: Path) -> None:
     assert [row["state"] for row in rows(tmp_path / "runs" / "small.csv")] == ["done", "done"]
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_training_that_fails_does_not_stop_the_others(grid: Path, tmp_path: Path) -> None:
     grid.write_text(grid.read_text().replace("lr = [1e-3]", "lr = [1e30, 1e-3]"))
     text = grid.read_text().replace("latent_size = [2, 3]", "latent_size = [2]")
