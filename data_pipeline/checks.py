@@ -70,7 +70,8 @@ def check_fields(config: Any) -> None:
     """Hold every field of a configuration against the bounds and choices in its type.
 
     Called first in a configuration's ``__post_init__``. None and what carries neither
-    `Bounds`, `OneOf` nor ``Literal`` passes; of a list or tuple every item is checked.
+    `Bounds`, `OneOf` nor ``Literal`` passes, but no whole number beyond 64 bits; of a list or
+    tuple every item is checked.
 
     Raises
     ------
@@ -87,8 +88,10 @@ def check_fields(config: Any) -> None:
         bare = typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
         if typing.get_origin(bare) is typing.Literal:
             rules.append(OneOf(*typing.get_args(bare)))
-        for rule in rules:
-            for each in value if isinstance(value, list | tuple) else [value]:
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(each, int) and abs(each) >= 2**63:  # more than a tensor can count
+                raise UserError(f"{flag_of(field.name)} {each}: must be below 2**63")
+            for rule in rules:
                 if fault := rule.fault(each):
                     raise UserError(f"{flag_of(field.name)} {each}: {fault}")
 

@@ -43,7 +43,12 @@ class Fuzzer:
         import torch
 
         os.environ["MPLCONFIGDIR"] = str(self.place)
-        for name in (*WARM, "tests.integration.report.conftest", "evaluation.figures"):
+        for name in (
+            *WARM,
+            "tests.integration.report.conftest",
+            "evaluation.figures",
+            "matplotlib.font_manager",
+        ):
             importlib.import_module(name)
         torch.set_num_threads(1)
         self.bases.mkdir(parents=True)

@@ -29,6 +29,7 @@ class Oven:
     ("field", "value", "said"),
     [
         ("shelf_count", 0, "--shelf-count 0: must be at least 1"),
+        ("shelf_count", 2**63, f"--shelf-count {2**63}: must be below 2**63"),
         ("heat", 0.0, "--heat 0.0: must be above 0"),
         ("heat", math.nan, "--heat nan: must be above 0"),
         ("heat", math.inf, "--heat inf: must be above 0"),
