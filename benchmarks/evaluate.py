@@ -61,7 +61,7 @@ class BenchEvaluateConfig:
     runs: tuple[Path, ...] = ()
     """Run folders or .pth.tar files whose latents are compared too. Encoding is not timed."""
     train_images: Annotated[int, AtLeast(0)] = 0
-    """Use so many of the training images; 0: all."""
+    """Number of training images that are used; 0: all."""
     dims: Annotated[tuple[int, ...], AtLeast(1)] = (2, 10)
     """Dimensions of PCA and UMAP."""
     umap: bool = True

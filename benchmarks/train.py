@@ -47,13 +47,13 @@ class TrainBenchConfig:
     article2018: str = ""
     """A checkout of the 2018 program, to time its train.py too (fc and fc_conv)."""
     rounds: Annotated[int, AtLeast(1)] = 7
-    """Turns of each loop; medians are told."""
+    """Turns of each loop; medians are reported."""
     turn_seconds: Annotated[float, Above(0)] = 3.0
     """Length of a turn."""
     threads: Annotated[int, AtLeast(1)] = 2
     """Threads of each loop on the CPU."""
     processes: Annotated[list[int], AtLeast(1)] = dataclasses.field(default_factory=lambda: [1, 2])
-    """Numbers of processes, of one thread each, for the scaling; none: leave it out."""
+    """Numbers of processes, of one thread each, for the scaling; none: do not measure it."""
 
     def __post_init__(self) -> None:
         check_fields(self)

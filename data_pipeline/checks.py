@@ -18,7 +18,7 @@ class Bounds:
     low: float
     high: float = math.inf
     open: bool = False
-    """Whether both ends are left out."""
+    """Whether both ends are excluded."""
 
     def fault(self, value: float) -> str | None:
         """What is wrong with a value, or None."""

@@ -31,7 +31,7 @@ def files_of_user(what: str, fix: str = "") -> Iterator[None]:
     what : str
         What was being done to which file, as in ``"--out runs/a: cannot be written"``.
     fix : str
-        What to do about it; may be left out where the reason says it.
+        What to do about it; not needed where the reason says it.
 
     Raises
     ------

@@ -25,7 +25,7 @@ def whole_file(
     path : Path
         Its folder must be there.
     scratch : Path, optional
-        Folder on the same file system where it lies until then; that of `path` if left out.
+        Folder on the same file system where it lies until then; that of `path` if not given.
     durable : bool
         Whether the content is on the disk, and not only with the kernel, before it takes its
         place. Without it a lost power supply can leave an empty file.

@@ -51,7 +51,7 @@ def encode_part(
     nll_samples : int
         Importance samples of each image; 0: no NLL.
     nll_images : int
-        The NLL is measured on so many test images, the first ones.
+        The NLL is measured on the first `nll_images` test images.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def encode_part(
 
     for part in train.parts()[world.rank :: world.size]:
         rows, images = train.read(part)
-        # Without labels, also for a conditional model: an embedding that was told the label
+        # Without labels, also for a conditional model: an embedding that was given the label
         # could not be scored by how well it predicts the label.
         keep("train", rows, {"mu": run.encode(images)[0]})
     size = chunk_size(test.shape)

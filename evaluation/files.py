@@ -94,7 +94,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_csv(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
-    """Write one line a row; keys that are no column are left out."""
+    """Write one line a row; keys that are no column are not written."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()

@@ -71,7 +71,7 @@ class Images:
         return math.prod(self.shape)
 
     def _runs(self, most: int = READ_BYTES) -> Iterator[tuple[int, range]]:
-        """Neighbouring blocks of at most so many bytes: their first image, their numbers."""
+        """Neighbouring blocks of at most this number of bytes: their first image, their numbers."""
         first = 0
         while first < len(self._ends):
             start = int(self._ends[first - 1]) if first else 0
@@ -82,7 +82,7 @@ class Images:
             first = last
 
     def parts(self, most: int = READ_BYTES) -> list[range]:
-        """All images in parts of at most so many bytes, or of one block; `read` reads one."""
+        """All images in parts of at most this number of bytes, or of one block; `read` reads one."""
         return [blocks for _, blocks in self._runs(most)]
 
     def read(self, part: range) -> tuple[np.ndarray, np.ndarray]:

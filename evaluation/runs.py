@@ -55,7 +55,7 @@ Encoded = tuple[RunInfo, Run, dict[str, np.ndarray]]
 def encode_runs(evaluation: Evaluation) -> tuple[list[Encoded], list[Failure]]:
     """Latents of each run; the processes share the work, the first one gets the result.
 
-    A run that fails on any process is left out and listed; the others go on.
+    A run that fails on any process is skipped and listed; the others go on.
     """
     encoded: list[Encoded] = []
     failed: list[Failure] = []
@@ -66,7 +66,7 @@ def encode_runs(evaluation: Evaluation) -> tuple[list[Encoded], list[Failure]]:
             continue
         if complaint is not None or run is None or latents is None:
             failed.append(Failure(run=str(path), error=complaint or "not encoded"))
-            evaluation.stages.tell(f"{path}: left out: {complaint}")
+            evaluation.stages.tell(f"{path}: skipped: {complaint}")
             continue
         info = RunInfo(
             name=_unique(file_name(run.name), names),
@@ -122,7 +122,7 @@ def _encode_run(
                 write_arrays(parts[world.rank], part)
             except Exception as error:
                 # A full disk would meet every run: the evaluation ends. Of several processes
-                # the others wait, so there the run is left out.
+                # the others wait, so there the run is skipped.
                 if world.size == 1 and isinstance(error.__cause__, OSError):
                     raise
                 complaint = _complaint(error)

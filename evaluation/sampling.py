@@ -75,7 +75,7 @@ def folds(labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
-    """Bounds of the 95 % Wilson interval of a share that was counted on so many images."""
+    """Bounds of the 95 % Wilson interval of a share that was counted on `count` images."""
     z = 1.959964
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) * z / (1 + z * z / count)

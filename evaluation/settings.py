@@ -29,11 +29,11 @@ class EvaluateConfig:
     """Also score runs that were trained on other data, another split of the same images included;
     the report says so."""
     out: Path | None = None
-    """Folder to write to (eval/NAME of the data set if left out)."""
+    """Folder to write to (eval/NAME of the data set if not given)."""
     protocol: Annotated[str, OneOf(*PROTOCOLS)] = "quick"
     """quick, article2018 or full: what is measured (docs/evaluation.md)."""
     methods: Annotated[tuple[str, ...], OneOf(*METHODS, more=partial(installed, EMBEDDINGS))] = ()
-    """raw, pca, umap, vae, vae_white, vae_umap, concat, ensemble; left out: all with the full
+    """raw, pca, umap, vae, vae_white, vae_umap, concat, ensemble; not given: all with the full
     protocol, else pca, umap and vae."""
     dims: Annotated[tuple[int, ...], AtLeast(1)] = (2, 10)
     """Dimensions of PCA and UMAP."""
@@ -49,11 +49,11 @@ class EvaluateConfig:
     repeats: Annotated[int, AtLeast(1)] = 5
     """Samples of labels that figures are repeated over, for their confidence intervals."""
     nll_samples: int = -1
-    """Importance samples of the NLL; 0: no NLL; left out: 64 with the full protocol, else 0."""
+    """Importance samples of the NLL; 0: no NLL; not given: 64 with the full protocol, else 0."""
     nll_images: Annotated[int, AtLeast(1)] = 2000
     """Test images that the NLL is measured on."""
     cache: Path | None = None
-    """Folder of what was computed before (OUT/../.cache if left out)."""
+    """Folder of what was computed before (OUT/../.cache if not given)."""
     fresh: bool = False
     """Compute all again."""
     report: bool = True

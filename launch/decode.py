@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         from vae_dist.encode.tasks import decode_job
 
         if config.use_labels and not run.objective.model.num_classes:
-            raise UserError("--use-labels: this run is not conditional; leave the flag out")
+            raise UserError("--use-labels: this run is not conditional; Fix: without the flag")
         rows = LatentRows(config.latents.expanduser())
         if rows.shape != (run.latent_size,):
             raise UserError(

@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
         from vae_dist.encode.tasks import encode_job
 
         if config.use_labels and not run.objective.model.num_classes:
-            raise UserError("--use-labels: this run is not conditional; leave the flag out")
+            raise UserError("--use-labels: this run is not conditional; Fix: without the flag")
         rows = open_images(config.images, run.image_shape, split=config.split, progress=progress)
         return encode_job(
             run,

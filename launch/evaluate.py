@@ -27,7 +27,7 @@ from launch.processes import check_accelerate, check_device, join
 DESCRIPTION = """Compare PCA, UMAP and trained VAEs by how much their embeddings tell of the labels.
 
 Under torchrun or accelerate launch the processes share the encoding. A run that cannot be read is
-left out and listed at the end; the exit code is then 1, and all the others are in the report."""
+skipped and listed at the end; the exit code is then 1, and all the others are in the report."""
 
 COMMON = (
     *("runs", "data", "out", "protocol", "methods", "dims", "backend", "which", "repeats"),
@@ -168,7 +168,7 @@ def print_table(results: Results) -> None:
                 soft_wrap=True,
             )
     for failure in results.failed:
-        console.print(f"left out: {failure.run}: {failure.error}", markup=False, soft_wrap=True)
+        console.print(f"skipped: {failure.run}: {failure.error}", markup=False, soft_wrap=True)
 
 
 def _figure(value: float | None, digits: int) -> str:

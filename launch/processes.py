@@ -368,7 +368,7 @@ def _number(environ: Mapping[str, str], name: str) -> int:
     try:
         return int(environ[name])
     except ValueError:
-        raise UserError(f"{name}={environ[name]!r} is no number; Fix: unset {name}") from None
+        raise UserError(f"{name}={environ[name]!r} is not a number; Fix: unset {name}") from None
 
 
 def _true(value: str | None) -> bool:

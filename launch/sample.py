@@ -39,7 +39,7 @@ class SampleConfig:
     """Folder for the pictures."""
 
     data: str | None = None
-    """Data folder of the images that are reconstructed; the run's own if left out."""
+    """Data folder of the images that are reconstructed; the run's own if not given."""
 
     allow_other_data: bool = False
     """Use images that the model was not trained for, another split of the same ones included."""
@@ -54,7 +54,7 @@ class SampleConfig:
     """Everything random in the pictures follows from it."""
 
     nll_samples: Annotated[int, AtLeast(0)] = 0
-    """Importance samples an image for the negative log-likelihood; 0 leaves it out."""
+    """Importance samples an image for the negative log-likelihood; 0: not computed."""
 
     nll_images: Annotated[int, AtLeast(0)] = 0
     """Images of the split it is computed on; 0 takes all."""

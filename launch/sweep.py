@@ -145,7 +145,7 @@ def _why(key: str) -> str:
     return (
         "stands in [grid] and in [fixed]"
         if key not in ("name", "runs_dir", "resume")
-        else "is set by the sweep itself; leave it out"
+        else "is set by the sweep itself; Fix: remove it"
     )
 
 

@@ -81,7 +81,7 @@ class LossConfig:
             raise UserError(self._say("free_bits", "needs --prior standard"))
         if self.objective == "iwae" and (self.weighted or self.free_bits or self.do_running_mean):
             raise UserError(
-                "--objective iwae: the bound has no separate terms to weight; leave out"
+                "--objective iwae: the bound has no separate terms to weight; Fix: without"
                 " --img-loss-weight, --kl-loss-weight, --kl-schedule, --free-bits"
                 " and --do-running-mean"
             )
@@ -148,7 +148,7 @@ def ssim_nats(logits: Tensor, images: Tensor, window: int, scale: float) -> Tens
     with scale 1 this is a Gaussian whose standard deviation is the local contrast. The
     factor ``pixels`` (C x H x W) is what makes it train: 1 - SSIM alone is less than two
     nats an image, and the KL term then switches every latent off. The normaliser, which
-    has no closed form, is left out, so values compare within this likelihood only.
+    has no closed form, is not included, so values compare within this likelihood only.
     """
     pixels = math.prod(images.shape[1:])
     return scale * pixels * (1 - ssim(torch.sigmoid(logits), images, window))

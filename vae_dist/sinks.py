@@ -37,7 +37,7 @@ class LogConfig:
     """Logging: what is written down, and how often."""
 
     log_every: Annotated[int, AtLeast(1), arg(aliases=["--print-freq"])] = 10
-    """Write the training figures every so many steps."""
+    """Steps from one line of training figures to the next."""
     console: bool = True
     """Say on the terminal how the training goes; False: only faults and warnings."""
     tensorboard: bool = True
@@ -134,7 +134,7 @@ class JsonLines(NullSink):
 
 
 ON_THE_BAR = ("loss", "recon", "kl")
-"""Figures that have room beside a progress bar of 80 columns."""
+"""Figures that fit beside a progress bar of 80 columns."""
 
 
 class Console(NullSink):

@@ -60,7 +60,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         the least and the greatest value that `fit` is given. Values beyond are cut off, with a
         warning.
     folds : int
-        One of so many parts of the images is the validation set.
+        The images are divided into this number of parts; one is the validation set.
     folder : str or Path, optional
         Keep the data folder and the run here, and replace those of an earlier `fit`. Without it
         they lie in a temporary folder that is removed.
@@ -279,7 +279,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         if len(shape) != 3 or int(np.prod(shape)) != pixels:
             raise UserError(
                 f"image_shape {shape}: {pixels} values an image; expected (C, H, W) or (H, W) "
-                "that holds so many"
+                "that holds this number"
             )
         return shape
 

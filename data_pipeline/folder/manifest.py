@@ -64,7 +64,7 @@ class Shard:
         if not (_NAME.fullmatch(self.name) and self.name.endswith(".tar")):
             raise UserError(f"name {self.name[:60]!r} is not a plain file name that ends in .tar")
         if not _SHA256.fullmatch(self.sha256):
-            raise UserError(f"{self.name}: sha256 {self.sha256[:80]!r} is none")
+            raise UserError(f"{self.name}: sha256 {self.sha256[:80]!r} is not a SHA-256 sum")
         if self.count < 1:
             raise UserError(f"{self.name}: count {self.count} must be at least 1")
         steps = [end - start for start, end in pairwise(self.offsets)]

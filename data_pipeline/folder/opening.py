@@ -58,7 +58,7 @@ class DataFolder:
         split : str
             ``train``, ``val`` or ``test``.
         exclude : collection of str
-            Names of shards to leave out.
+            Names of shards that are not read.
 
         Raises
         ------

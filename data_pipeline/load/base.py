@@ -31,7 +31,7 @@ class Loader(ABC):
     steps_per_epoch : int
         Steps every process takes in an epoch.
     excluded : list of str
-        Shards that were left out.
+        Shards that are not read.
     """
 
     mode: str

@@ -37,7 +37,7 @@ class LoaderConfig(RemoteConfig):
     data_device: Annotated[str, OneOf(*DATA_DEVICES)] = "cpu"
     """memory: where the images are held; cuda holds a small set wholly in GPU memory."""
     on_bad_shard: Annotated[str, OneOf(*BAD_SHARD_POLICIES)] = "fail"
-    """fail: a damaged shard ends the run; skip: it is left out on all ranks and counted."""
+    """fail: a damaged shard ends the run; skip: no rank reads it, and it is counted."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -44,7 +44,7 @@ class BlockTable:
     def of(
         cls, shards: Sequence[Shard], block_size: int, exclude: Collection[str] = frozenset()
     ) -> BlockTable:
-        """The table of a split's shards, some left out."""
+        """The table of a split's shards, without some of them."""
         shard, number, count = [], [], []
         for place, entry in enumerate(shards):
             if entry.name in exclude:

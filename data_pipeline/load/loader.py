@@ -46,7 +46,7 @@ def make_loader(
     shuffle : bool
         False gives the images in their fixed order.
     exclude : collection of str
-        Names of shards to leave out; must be the same on all processes.
+        Names of shards that are not read; must be the same on all processes.
     gather : callable, optional
         Collects one small value from every process, in the order of their ranks. With it the
         processes of one machine hold the images of the memory loader once between them; all

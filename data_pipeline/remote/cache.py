@@ -80,7 +80,7 @@ class Cache:
             If it cannot be had, or is not the object with this sum.
         """
         if not _SHA256.fullmatch(sha256):  # it becomes a file name
-            raise UserError(f"{url}: the manifest's SHA-256 {sha256[:80]!r} is none")
+            raise UserError(f"{url}: the manifest's SHA-256 {sha256[:80]!r} is not a SHA-256 sum")
         path = self.folder / sha256
         if self._in_order(path, size):
             return path

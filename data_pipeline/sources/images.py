@@ -289,7 +289,7 @@ class _Room:
 
     @contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
-        """Wait for room for so many pixels, and hold it."""
+        """Wait until this many pixels fit in memory, and reserve them."""
         with self._changed:
             self._changed.wait_for(lambda: self._free >= pixels)
             self._free -= pixels

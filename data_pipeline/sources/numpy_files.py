@@ -102,7 +102,7 @@ class Temporary:
     """A file of its own that goes with its last user."""
 
     def __init__(self, where: str) -> None:
-        with files_of_user(f"{where}: no room to unpack it", _LARGER):
+        with files_of_user(f"{where}: no space to unpack it", _LARGER):
             handle, name = tempfile.mkstemp(prefix="vae-dist-unpacked-")
         os.close(handle)
         self.path = Path(name)
@@ -113,7 +113,7 @@ class Temporary:
     def writing(self) -> Iterator[IO[bytes]]:
         """The file, to fill it."""
         with (
-            files_of_user(f"{self.where}: no room to unpack it", _LARGER),
+            files_of_user(f"{self.where}: no space to unpack it", _LARGER),
             open(self.path, "wb") as file,
         ):
             yield file

@@ -251,7 +251,7 @@ def _shape(images: Sequence[_Image], config: SourceConfig) -> tuple[int, int, in
         channels = 1 if config.color == "grey" or (config.color == "auto" and kinds == {1}) else 3
     elif len(kinds) > 1:
         raise UserError(
-            f"--source {config.source}: images have {sorted(kinds)} channels; all need as many"
+            f"--source {config.source}: images have {sorted(kinds)} channels; all must have the same number"
         )
     else:
         (channels,) = kinds

@@ -217,7 +217,7 @@ def _lines(path: Path) -> list[str]:
 
 def _whole(labels: Sequence[Any], path: Path) -> np.ndarray:
     if not all(type(label) is int and 0 <= label < _MOST_NAMES for label in labels):
-        raise UserError(f"{shown(str(path))}: labels are no whole numbers")
+        raise UserError(f"{shown(str(path))}: labels are not whole numbers")
     return np.array(labels, np.int64)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-EXACT_BELOW = 8192  # up to so many points everything is compared with everything
+EXACT_BELOW = 8192  # up to this number of points everything is compared with everything
 
 
 @dataclass(frozen=True)

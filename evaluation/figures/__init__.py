@@ -23,7 +23,7 @@ def write_figures(out_dir: Path) -> list[Path]:
     Returns
     -------
     list of Path
-        The pictures, in the order of the report. A picture whose arrays are missing is left out.
+        The pictures, in the order of the report. A picture whose arrays are missing is not drawn.
     """
     target = Path(out_dir) / "figures"
     written = []

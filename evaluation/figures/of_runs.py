@@ -139,7 +139,7 @@ def training(folder: Folder) -> Iterator[Picture]:
     yield Picture(
         "training",
         "Training",
-        "Records of metrics.jsonl. The axes leave out the steep start." + _fewer(folder, runs),
+        "Records of metrics.jsonl. The axes do not show the steep start." + _fewer(folder, runs),
         lambda theme: charts.training_curves(series, quantities, theme=theme),
     )
 

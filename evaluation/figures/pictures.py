@@ -140,7 +140,7 @@ def _accuracy_against_k(folder: Folder) -> Iterator[Picture]:
         caption += f" Means over {repeats} samples, bands their 95 % t interval."
     left_out = len(measured) - len(methods)
     if left_out:
-        caption += f" {left_out} lower embeddings are left out."
+        caption += f" {left_out} lower embeddings are not shown."
     yield Picture(
         "accuracy_against_k",
         "Accuracy against the number of neighbours",
@@ -152,7 +152,7 @@ def _accuracy_against_k(folder: Folder) -> Iterator[Picture]:
 
 
 def _best_of_each(folder: Folder, most: int) -> list[Embedding]:
-    """At most so many embeddings: all, or the best of each method and dimension and then more."""
+    """At most this number of embeddings: all, or the best of each method and dimension and then more."""
     if len(folder.results.embeddings) <= most:
         return folder.results.embeddings
     ranked = [folder.embedding(line["embedding"]) for line in folder.board]

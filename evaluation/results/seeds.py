@@ -47,7 +47,7 @@ def over_seeds(results: Results) -> list[Row]:
     list of Row
         ``run`` names the trainings, ``repeats`` counts them, ``values`` has the figure of each,
         ``ci_low`` and ``ci_high`` bound the 95 % t interval over them. Figures that some of them
-        lack, or that are of one latent or class, are left out.
+        lack, or that are of one latent or class, are not counted.
     """
     rows = []
     for names in alike(results):

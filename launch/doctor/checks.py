@@ -64,7 +64,7 @@ def check_machine() -> Iterator[Finding]:
         "disk",
         "warning" if full else "ok",
         f"{show_bytes(disk.free)} free in {Path.cwd()}",
-        "checkpoints and shards need room: --runs-dir elsewhere" if full else "",
+        "checkpoints and shards need space; Fix: --runs-dir on another disk" if full else "",
     )
 
 

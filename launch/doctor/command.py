@@ -28,7 +28,7 @@ class DoctorConfig:
     json: bool = False
     """Print one JSON object and nothing else."""
     quick: bool = False
-    """Leave out what starts processes: two ranks that meet, cuML."""
+    """Skip the checks that start processes: two ranks that meet, cuML."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -105,7 +105,7 @@ class LineReader:
     """Follows a file of JSON lines: each call returns the objects written since the last.
 
     A line that is not whole yet waits for the next call; one that a kill cut short or that is
-    damaged is left out; a file that was written anew is read from its start. A long file is
+    damaged is skipped; a file that was written anew is read from its start. A long file is
     first read from near its end.
 
     Parameters

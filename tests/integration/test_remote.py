@@ -387,5 +387,5 @@ def test_a_download_to_a_full_disk_is_said(server, small_disk):
 
 
 def test_a_manifest_cannot_write_outside_the_cache(server, tmp_path):
-    with pytest.raises(ValueError, match="is none"):
+    with pytest.raises(ValueError, match="is not a SHA-256 sum"):
         Cache(tmp_path, 10**9).path(f"{server.url}/f0", "../" + SUMS["f0"][3:], SIZE, QUICK)

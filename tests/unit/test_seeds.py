@@ -1,4 +1,4 @@
-"""Trainings that differ only in their seed are told together; others are not."""
+"""Trainings that differ only in their seed are summarised as one line; others are not."""
 
 import pytest
 

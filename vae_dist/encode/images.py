@@ -108,7 +108,9 @@ def open_images(
         if not local.exists():
             raise UserError(f"--images {path}: no such file or folder")
         if split != "all":
-            raise UserError(f"--split {split}: --images {path} is no data folder; leave it out")
+            raise UserError(
+                f"--split {split}: --images {path} is no data folder; Fix: without --split"
+            )
         rows = SourceRows(_load(local, image_shape, progress, options))
     if rows.shape != image_shape:
         have, want = ("x".join(map(str, s)) for s in (rows.shape, image_shape))

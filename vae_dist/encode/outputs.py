@@ -206,6 +206,8 @@ def _write_png(path: Path, image: np.ndarray) -> None:
 
     modes = {1: "L", 3: "RGB", 4: "RGBA"}
     if image.shape[0] not in modes:
-        raise UserError(f"images of {image.shape[0]} channels are no PNGs; give --out NAME.npz")
+        raise UserError(
+            f"images of {image.shape[0]} channels cannot be written as PNGs; give --out NAME.npz"
+        )
     pixels = image[0] if image.shape[0] == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
     Image.fromarray(pixels, modes[image.shape[0]]).save(path)

@@ -23,7 +23,7 @@ def find_micro_batch(probe: Callable[[int], None], largest: int, *, start: int =
     Parameters
     ----------
     probe : callable
-        Runs one forward and backward pass of so many images; out of memory if they do not
+        Runs one forward and backward pass of that number of images; out of memory if they do not
         fit.
     largest : int
         This process's part of the global batch.
@@ -114,7 +114,7 @@ class Probe:
             )
 
     def __call__(self, images: int) -> None:
-        """Run forward and backward of so many images; parameters stay as they are."""
+        """Run forward and backward of this number of images; parameters stay as they are."""
         self._refuse_beyond(images)
         device, objective = self.device, self.objective
         buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}

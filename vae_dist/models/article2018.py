@@ -37,8 +37,8 @@ def import_article2018_state(
     dimensions = {"fc": 2, "fc_conv": 4}.get(model_type)
     if dimensions is None:
         raise UserError(
-            f"--model-type {model_type}: seed checkpoints are taken for fc and fc_conv only,"
-            " the models that trained there"
+            f"--model-type {model_type}: of the 2018 program's checkpoints only those"
+            " of fc and fc_conv can be read, the models that it could train"
         )
     state = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
     wanted = {f"{layer}.{part}" for layer in _LAYERS for part in ("weight", "bias")}
@@ -49,7 +49,9 @@ def import_article2018_state(
         )
     if state["fc1.weight"].ndim != dimensions:
         other = "fc_conv" if model_type == "fc" else "fc"
-        raise UserError(f"this seed checkpoint holds {other}: give --model-type {other}")
+        raise UserError(
+            f"this checkpoint of the 2018 program holds {other}: give --model-type {other}"
+        )
     return state
 
 

@@ -81,7 +81,7 @@ class VAEModel(nn.Module, ABC):
         self.latent_size = config.latent_size
         self.num_classes = num_classes if config.conditional else 0
         if config.conditional and num_classes < 1:
-            raise UserError("--conditional: the data has no classes; leave the flag out")
+            raise UserError("--conditional: the data has no classes; Fix: without the flag")
         self.code_size = self.latent_size + self.num_classes
         """Inputs of the decoder: the latents, then the label one-hot."""
         self.normalisation = config.normalise

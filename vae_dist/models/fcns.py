@@ -16,7 +16,7 @@ class SmallConvolutional(VAEModel):
     """`fcns`: 28x28x1 images through 3x3 convolutions of strides 1 1 2 1 2 to 64x4x4.
 
     Linear heads; a linear layer and five transposed convolutions back. In the 2018 program a ReLU
-    stood before the sigmoid and kept every pixel's mean above a half; it is left out, and
+    stood before the sigmoid and kept every pixel's mean above a half; it is not used here, and
     weights start at the scale that suits ReLU.
     """
 

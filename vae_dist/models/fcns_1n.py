@@ -32,7 +32,7 @@ class OneByN(VAEModel):
 
     With m = ``model_multiplier`` the widths are 4m 8m 16m. Heads and decoder entry are
     convolutions along the flattened features. In the 2018 program a ReLU stood before the sigmoid
-    and kept every pixel's mean above a half; it is left out, and weights start at the
+    and kept every pixel's mean above a half; it is not used here, and weights start at the
     scale that suits ReLU.
     """
 

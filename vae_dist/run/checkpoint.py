@@ -35,11 +35,11 @@ class CheckpointConfig:
     """Checkpoints: when they are written and which are kept."""
 
     checkpoint_every: Annotated[int, AtLeast(0)] = 0
-    """Write one every so many steps; 0: at the end of each epoch only."""
+    """Steps from one to the next; 0: at the end of each epoch only."""
     keep_last: Annotated[int, AtLeast(1)] = 2
-    """Keep so many of the newest (best is kept beside them)."""
+    """Number of the newest that are kept (and the best one)."""
     keep_every_epochs: Annotated[int, AtLeast(0)] = 0
-    """Also keep the checkpoint of every so many epochs; 0: none."""
+    """Also keep the checkpoint of every epoch whose number is a multiple of this; 0: none."""
     best_by: Annotated[str, OneOf("loss", "elbo", "ssim")] = "loss"
     """The validation figure that chooses the best checkpoint: loss, elbo or ssim."""
 

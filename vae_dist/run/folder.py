@@ -103,7 +103,7 @@ class RunFolder:
         step, epoch : int
             Where the run starts or goes on.
         own : bool
-            It goes on with what is in the folder; otherwise what is there is given up.
+            It resumes what is in the folder; otherwise what is there is removed.
         """
         with files_of_user(f"{self.path}: cannot be changed"):
             if not own:

@@ -67,7 +67,7 @@ class Nvml:
             return None
 
     def cards(self) -> list[Card]:
-        """List the cards and their MIG instances; a card that does not answer is left out."""
+        """List the cards and their MIG instances; a card that does not answer is skipped."""
         try:
             count = self.binding.nvmlDeviceGetCount()
         except self.error as error:
@@ -96,7 +96,7 @@ class Nvml:
         return tuple(found)
 
     def device(self, choice: Choice, *, quiet: bool = False) -> NvmlDevice:
-        """Return a reader of a card or instance; ``quiet`` leaves out the warnings."""
+        """Return a reader of a card or instance; ``quiet`` gives no warnings."""
         return NvmlDevice(self, choice, quiet=quiet)
 
 

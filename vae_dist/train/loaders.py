@@ -1,4 +1,4 @@
-"""The loaders of a run, the same bad shards left out on every process."""
+"""The loaders of a run; every process skips the same damaged shards."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Loaders:
     ----------
     train, val : Loader
     left_out : dict of str to str
-        Shards that ``--on-bad-shard skip`` leaves out, and what is wrong with each.
+        Shards that ``--on-bad-shard skip`` does not read, and what is wrong with each.
     order : dict
         What the order of the images follows from, beside the counters.
     """
@@ -41,7 +41,7 @@ class Loaders:
 def open_loaders(data: DataFolder, settings: Settings, accelerator: Accelerator) -> Loaders:
     """Open both loaders; under ``--on-bad-shard skip`` after every shard was checked.
 
-    Each process checks its share of the shards and all leave out what any of them found, so
+    Each process checks its share of the shards and all skip what any of them found, so
     that steps and batches stay equal.
 
     Raises

@@ -56,7 +56,7 @@ def introduction(
     )
     yield f"images: {loaders.train.reason}"
     for name, fault in loaders.left_out.items():
-        yield f"left out on all processes: shard {name} ({fault})"
+        yield f"not read by any process: shard {name} ({fault})"
     if state.frozen:
         left = sum(p.numel() for p in state.objective.parameters() if not p.requires_grad)
         yield f"not trained: {len(state.frozen)} tensors, {left:,} parameters (--freeze)"

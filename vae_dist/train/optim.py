@@ -38,7 +38,8 @@ class OptimConfig:
     """Factor at each milestone."""
 
     plateau_patience: Annotated[int, AtLeast(1)] = 5
-    """plateau: so many validations in a row without a new best, by --best-by, lower the rate."""
+    """plateau: lower the rate after this number of validations in a row without a new best, by
+    --best-by."""
 
     lr_min: Annotated[float, AtLeast(0)] = 0.0
     """Where the cosine ends, and below what plateau does not go, as a fraction of the rate."""

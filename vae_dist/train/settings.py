@@ -1,4 +1,4 @@
-"""The settings of one training run: each room's configuration, side by side."""
+"""The settings of one training run: the configuration of each part, side by side."""
 
 from __future__ import annotations
 
@@ -41,14 +41,15 @@ class RunConfig:
     batch_size: Annotated[int, AtLeast(1)] = 64
     """Images in a global batch, over all processes."""
     accumulate: Annotated[int, AtLeast(1)] = 1
-    """Compute each process's part of a batch in so many micro-batches; the result is the same."""
+    """Compute each process's part of a batch in this number of micro-batches; the result is the
+    same."""
     max_steps: Annotated[int, AtLeast(0)] = 0
-    """End after so many optimizer steps, with a validation; 0: no limit."""
+    """End after this number of optimizer steps, with a validation; 0: no limit."""
     patience: Annotated[int, AtLeast(0)] = 0
-    """End after so many validations in a row that did not improve on the best one, by --best-by;
-    0: never."""
+    """End after this number of validations in a row that did not improve on the best one, by
+    --best-by; 0: never."""
     time_limit: Annotated[float, AtLeast(0)] = 0.0
-    """Stop with a checkpoint and exit code 75 after so many seconds; 0: no limit."""
+    """Stop with a checkpoint and exit code 75 after this number of seconds; 0: no limit."""
     resume: str = ""
     """auto (the checkpoint that the run calls last, or from the beginning); a run folder or a
     checkpoint of one, whose settings become the defaults; or a .pth.tar of the 2018 program."""
@@ -59,10 +60,10 @@ class RunConfig:
     overwrite: bool = False
     """Start over where RUNS_DIR/NAME holds a run already."""
     expect_world_size: Annotated[int, AtLeast(0)] = 0
-    """Fail at once unless there are so many processes; 0: any number."""
+    """Fail at once unless there is this number of processes; 0: any number."""
     max_bad_steps: Annotated[int, AtLeast(0)] = 0
-    """Skip up to so many steps whose gradient is NaN or infinite (costs a synchronisation a
-    step); 0: the first one stops the run."""
+    """Skip at most this number of steps whose gradient is NaN or infinite (costs a
+    synchronisation a step); 0: the first one stops the run."""
     do_augs: bool = False
     """Augment training images: horizontal flip with p 0.25, rotation up to 30 degrees."""
     profile: bool = False
@@ -109,7 +110,7 @@ class Settings:
         if self.start.init_from and self.run.resume not in ("", "auto"):
             raise UserError(
                 f"--init-from {self.start.init_from} with --resume {self.run.resume}: weights come "
-                "from one of them; leave the other out"
+                "from one of them; Fix: give one of them only"
             )
         if self.loss.do_running_mean and self.loss.weighted:
             warnings.warn(

@@ -16,7 +16,7 @@ from vae_dist.run.checkpoint import load_checkpoint, load_weights, resolve_check
 from vae_dist.train.ema import split_average
 
 NAMED = 5
-"""So many tensors are named in a message, the others counted."""
+"""Number of tensors that a message names; the others are counted."""
 
 
 @dataclass(kw_only=True)
