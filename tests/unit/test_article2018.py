@@ -77,7 +77,7 @@ def test_adam_moments_fit_as_they_are() -> None:
 def test_what_does_not_fit_is_said() -> None:
     with pytest.raises(ValueError, match="--model-type fc_conv"):
         import_article2018_state(conv_state(), "fc")
-    with pytest.raises(ValueError, match="fc and fc_conv only"):
+    with pytest.raises(ValueError, match="only those of fc and fc_conv can be read"):
         import_article2018_state(conv_state(), "fcn")
     with pytest.raises(ValueError, match=r"names differ in fc4\.bias"):
         import_article2018_state(
