@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder, open_data
 from vae_dist.models import ModelConfig, VAEModel, build_model
 
@@ -86,7 +87,17 @@ def count_images(batch: Any) -> int:
 
 
 def images_of(data: DataFolder) -> Tensor:
-    """The training images, uint8 (n, C, H, W)."""
+    """The training images, uint8 (n, C, H, W).
+
+    Raises
+    ------
+    UserError
+        For other values: the other libraries are given bytes.
+    """
+    if not data.manifest.values.are_bytes:
+        raise UserError(
+            f"{data.path}: holds {data.manifest.values}; bench compares on 8-bit images"
+        )
     return torch.from_numpy(np.ascontiguousarray(data.arrays("train").images))
 
 

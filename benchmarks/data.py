@@ -86,6 +86,10 @@ def bench_data(
         ``rows`` (each with ``name``, ``images``, ``images_per_second``,
         ``bytes_per_second``, ``seconds``), the settings, versions and machine.
     """
+    if not data.manifest.values.are_bytes:
+        raise UserError(
+            f"{data.path}: holds {data.manifest.values}; bench compares on 8-bit images"
+        )
     raw = data.arrays("train")
     pixels = raw.images[0].size
     how = config.batch_size, config.workers

@@ -17,7 +17,7 @@ class Arrays:
     Attributes
     ----------
     images : numpy.ndarray
-        uint8, ``(n, C, H, W)``. A source may hand over a lazy sequence instead: it has
+        ``(n, C, H, W)``, uint8 or another type of `data_pipeline.values`. A source may hand over a lazy sequence instead: it has
         ``__len__``, and a slice of it is such an array.
     labels : numpy.ndarray
         int64, ``(n,)``; -1 where the set has no labels.
@@ -40,7 +40,8 @@ class Batch:
     Attributes
     ----------
     images : Tensor
-        uint8, ``(n, C, H, W)``; n may be 0.
+        ``(n, C, H, W)`` as they are stored, uint8 or another type of `data_pipeline.values`;
+        n may be 0.
     labels : Tensor
         int64, ``(n,)``; -1 where the set has no labels.
     index : Tensor
@@ -65,7 +66,7 @@ class Batch:
         return self.images.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """Copy images, which stay uint8, and labels to a device."""
+        """Copy images, which stay as they are stored, and labels to a device."""
         if self.images.device == torch.device(device):
             return self
         return replace(

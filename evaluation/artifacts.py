@@ -23,7 +23,7 @@ from vae_dist.run.trained import Run
 ORIGINALS = 20
 TRAIN_SAMPLE = 10_000
 LARGEST_SIDE = 64  # pixels a side of the sample's images
-PART_BYTES = 8 << 20  # of uint8 test images that PCA restores at a time
+PART_BYTES = 8 << 20  # of stored test images that PCA restores at a time
 
 
 class Artifacts:
@@ -48,7 +48,7 @@ class Artifacts:
             "sample_labels": test.labels[sample],
             "sample_position": sample.astype(np.int64),
             "map_train_position": self.train_sample.astype(np.int64),
-            "originals": test.take(self.originals),
+            "originals": test.values.to_bytes(test.take(self.originals)),
         }
 
     def add_run(self, info: RunInfo, run: Run, scale: np.ndarray) -> None:
@@ -68,7 +68,7 @@ class Artifacts:
         host = Pca(mean, axes, pca.variance_ratio[:components])
 
         def restored(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-            pixels = images.reshape(len(images), -1).astype(np.float32) / 255
+            pixels = self.test.values.to_float32(images.reshape(len(images), -1))
             again = host.restore(host.transform(pixels, components)).clip(0, 1)
             return torch.from_numpy(again.reshape(images.shape)), torch.from_numpy(
                 pixels.reshape(images.shape)
@@ -80,7 +80,7 @@ class Artifacts:
             for metric in ("ssim", "ssim11", "psnr", "mse"):
                 total = float(getattr(metrics, metric)(again, images).double().sum())
                 sums[metric] = sums.get(metric, 0.0) + total
-        shown = restored(self.arrays["originals"])[0].numpy()
+        shown = restored(self.test.take(self.originals))[0].numpy()
         self.arrays[name] = (shown * 255).round().astype(np.uint8)
         return {metric: total / len(self.test) for metric, total in sums.items()}
 
@@ -108,7 +108,7 @@ def _thumbnails(images: Images, rows: np.ndarray) -> np.ndarray:
     step = max(1, READ_BYTES // images.pixels)
     found = []
     for start in range(0, len(rows), step):
-        part = images.take(rows[start : start + step])
+        part = images.values.to_bytes(images.take(rows[start : start + step]))
         if scale < 1:
             shrunk = F.interpolate(torch.from_numpy(part).float(), size, mode="area")
             part = shrunk.round().byte().numpy()

@@ -61,6 +61,8 @@ def encode_part(
     """
     train, test = splits["train"], splits["test"]
     check_fit(run, train.shape)
+    if run.values != train.values:
+        raise UserError(f"{run.name}: trained on {run.values}; the data are {train.values}")
     found: dict[str, list[np.ndarray]] = {}
 
     def keep(group: str, rows: np.ndarray, columns: dict[str, np.ndarray]) -> None:
@@ -90,7 +92,7 @@ def _measure(
 ) -> dict[str, np.ndarray]:
     """Latents and figures of a chunk of test images."""
     objective = run.objective
-    images = torch.from_numpy(pixels).to(run.device).float() / 255
+    images = run.values.to_float(torch.from_numpy(pixels).to(run.device))
     labels = torch.from_numpy(classes).to(run.device)
     mu, logvar = objective.model.encode(images, None)
     noise = draw.noise(len(images), max(1, nll_samples), run.latent_size, seed, run.device)
@@ -187,7 +189,7 @@ def pictures(
     device = run.device
     generator = draw.generator(device, seed, "pictures")
     with torch.inference_mode():
-        images = torch.from_numpy(test.take(originals)).to(device).float() / 255
+        images = test.values.to_float(torch.from_numpy(test.take(originals)).to(device))
         labels = torch.from_numpy(test.labels[originals]).to(device)
         mu, _ = objective.model.encode(images, labels)
         by_latent = torch.from_numpy(scale).to(device, mu.dtype)

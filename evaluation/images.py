@@ -12,7 +12,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
 from evaluation.cache import Cache
 
-READ_BYTES = 32 << 20  # of uint8 that are read at a time
+READ_BYTES = 32 << 20  # of stored values that are read at a time
 _KEPT = 4  # blocks that `take` keeps, for rows that follow
 
 
@@ -23,12 +23,15 @@ class Images:
     ----------
     shape : tuple of int
         (C, H, W).
+    values : Values
+        What the stored values mean.
     labels, index : numpy.ndarray
         (n,), int64: class, -1 for none; position in the source, ascending.
     """
 
     def __init__(self, data: DataFolder, splits: Sequence[str], cache: Cache) -> None:
         self.data, self.shape = data, data.manifest.image_shape
+        self.values = data.manifest.values
         self._blocks = [
             (shard, number)
             for split in splits
@@ -75,7 +78,7 @@ class Images:
         first = 0
         while first < len(self._ends):
             start = int(self._ends[first - 1]) if first else 0
-            most_images = max(1, most // self.pixels)
+            most_images = max(1, most // (self.pixels * self.values.size))
             last = int(np.searchsorted(self._ends, start + most_images, "right"))
             last = max(last, first + 1)
             yield start, range(first, last)
@@ -86,7 +89,7 @@ class Images:
         return [blocks for _, blocks in self._runs(most)]
 
     def read(self, part: range) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of a part's images, and the images, uint8 (m, C, H, W)."""
+        """The rows of a part's images, and the images as stored, (m, C, H, W)."""
         start = int(self._ends[part[0] - 1]) if part[0] else 0
         read = self.data.read_blocks([self._blocks[block] for block in part])
         return self._row_of[start : int(self._ends[part[-1]])], np.concatenate(
@@ -94,10 +97,10 @@ class Images:
         )
 
     def take(self, rows: np.ndarray | range) -> np.ndarray:
-        """The images of some rows, uint8 (m, C, H, W), in that order."""
+        """The images of some rows as they are stored, (m, C, H, W), in that order."""
         stored = self._stored[np.asarray(rows)]
         block_of = np.searchsorted(self._ends, stored, "right")
-        found = np.empty((len(stored), *self.shape), np.uint8)
+        found = np.empty((len(stored), *self.shape), self.values.numpy)
         for block in np.unique(block_of).tolist():
             mine = block_of == block
             start = int(self._ends[block - 1]) if block else 0
@@ -122,6 +125,10 @@ def open_splits(data: DataFolder, cache: Cache) -> dict[str, Images]:
         If there are none, or a label is none of the manifest's classes.
     """
     held = data.manifest.splits
+    if not data.manifest.values.are_pixels:
+        raise UserError(
+            f"{data.path}: holds data that are no pixels (latents?); evaluate compares images"
+        )
     if "test" not in held:
         raise UserError(f"{data.path}: has no split 'test' to score on")
     splits = {

@@ -57,7 +57,7 @@ class Pixels:
         assert isinstance(self._source, Images)
         assert isinstance(part, range)
         rows, images = self._source.read(part)
-        return rows, _scaled(images)
+        return rows, _scaled(self._source, images)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return (self.read(part) for part in self.parts())
@@ -65,7 +65,7 @@ class Pixels:
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Some rows."""
         if isinstance(self._source, Images) and self._whole is None:
-            return _scaled(self._source.take(rows))
+            return _scaled(self._source, self._source.take(rows))
         assert self._whole is not None
         return self._whole[rows]
 
@@ -81,5 +81,5 @@ class Pixels:
         return found
 
 
-def _scaled(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1).astype(np.float32) / 255
+def _scaled(source: Images, images: np.ndarray) -> np.ndarray:
+    return source.values.to_float32(images.reshape(len(images), -1))

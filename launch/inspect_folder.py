@@ -20,6 +20,7 @@ from data_pipeline.folder.describe import inspect, write_picture
 from data_pipeline.folder.manifest import PICTURE_NAME
 from data_pipeline.load.config import LoaderConfig
 from data_pipeline.remote.reading import RemoteConfig, is_remote
+from data_pipeline.values import Values
 from launch.config import parse
 
 
@@ -58,9 +59,14 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _kind(record: dict[str, Any]) -> str:
+    scale = record["scale"]
+    return str(Values(record["dtype"], None if scale is None else (scale[0], scale[1])))
+
+
 def _lines(record: dict[str, Any]) -> Iterator[str]:
     shape = "x".join(map(str, record["image_shape"]))
-    yield f"{record['name']}: {shape} images, layout {record['layout']}, in {record['path']}"
+    yield f"{record['name']}: {shape} images ({_kind(record)}), layout {record['layout']}, in {record['path']}"
     names = list(record["splits"])
     for name, split in record["splits"].items():
         shards = f"{split['shards']} shard" + ("s" if split["shards"] != 1 else "")

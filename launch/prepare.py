@@ -119,7 +119,8 @@ def _stamp(out: Path) -> tuple[int, int] | None:
 def summary(manifest: Manifest, out: Path) -> str:
     """A few lines that say what a data folder holds."""
     shape = "x".join(map(str, manifest.image_shape))
-    lines = [f"{manifest.name}: {shape} images, {len(manifest.classes)} classes, in {out}"]
+    kind = "" if manifest.values.are_bytes else f" ({manifest.values})"
+    lines = [f"{manifest.name}: {shape} images{kind}, {len(manifest.classes)} classes, in {out}"]
     for name, split in manifest.splits.items():
         size = sum(shard.bytes for shard in split.shards)
         files = f"{len(split.shards)} shard" + ("s" if len(split.shards) != 1 else "")

@@ -79,7 +79,9 @@ def main(argv: Sequence[str]) -> int:
     run = load_run(
         config.run, device=config.device, which=config.which, allow_code=config.allow_code
     )
-    painter = Painter(run.objective, config.seed)
+    if not run.values.are_pixels:
+        raise UserError(f"--run {config.run}: was trained on data that are no pixels: no pictures")
+    painter = Painter(run.objective, config.seed, run.values)
     images, labels = _images(config, run)
     with files_of_user(f"--out {config.out}: cannot be written", "name another folder"):
         config.out.mkdir(parents=True, exist_ok=True)
@@ -100,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def paint(painter: Painter, images: Tensor, labels: Tensor, out: Path) -> list[str]:
-    """Write every picture that fits the model and the uint8 images; returns file names."""
+    """Write every picture that fits the model and the stored images; returns file names."""
     from vae_dist.grids import write_png
 
     images = painter.take(images[:PLANE_IMAGES])
@@ -158,6 +160,8 @@ def _images(config: SampleConfig, run: Run) -> tuple[Tensor, Tensor]:
             f"{path}: images are {data.manifest.image_shape}, the model's {run.image_shape};"
             " give the --data it was trained on"
         )
+    if data.manifest.values != run.values:
+        raise UserError(f"{path}: holds {data.manifest.values}; the run saw {run.values}")
     if note := run.check_data(data, allow=config.allow_other_data):
         print(f"warning: {note}", file=sys.stderr)
     if config.split not in data.manifest.splits:

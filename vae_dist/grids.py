@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.order import derive_seed
+from data_pipeline.values import Values
 from vae_dist import draw
 from vae_dist.metrics import iw_nll
 from vae_dist.objective import Objective
@@ -60,16 +61,19 @@ class Painter:
         In evaluation mode.
     seed : int
         Everything random here follows from it.
+    values : Values
+        What the stored values of images mean.
     """
 
-    def __init__(self, objective: Objective, seed: int = 0) -> None:
+    def __init__(self, objective: Objective, seed: int = 0, values: Values | None = None) -> None:
+        self.values = values or Values()
         self.objective, self.model = objective, objective.model
         self.device = next(objective.parameters()).device
         self.seed = seed
 
     def take(self, images: Tensor) -> Tensor:
-        """Images uint8 as float in [0, 1], on the device."""
-        return images.to(self.device).float() / 255
+        """Images as they are stored as float in [0, 1], on the device."""
+        return self.values.to_float(images.to(self.device))
 
     @torch.no_grad()
     def samples(self, rows: int = 8, columns: int = 8) -> Tensor:
@@ -143,7 +147,7 @@ class Painter:
         Parameters
         ----------
         images, labels : Tensor
-            (n, C, H, W), uint8, and (n,); moved to the device one by one.
+            (n, C, H, W), as they are stored, and (n,); moved to the device one by one.
         samples : int
             Importance samples an image.
         chunk : int

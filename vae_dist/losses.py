@@ -21,8 +21,9 @@ LOG_SIGMA_MIN = -6.0  # a standard deviation of 1/400, less than one step of 8-b
 class LossConfig:
     """The objective: likelihood, prior, and how their terms are weighted."""
 
-    image_loss_type: Literal["bce", "mse", "ssim"] = "bce"
-    """Likelihood: Bernoulli (bce), Gaussian (mse), or exp(-pixels x (1 - SSIM)) (ssim)."""
+    image_loss_type: Literal["bce", "mse", "ssim", "gaussian"] = "bce"
+    """Likelihood: of pixels Bernoulli (bce), Gaussian (mse), or exp(-pixels x (1 - SSIM)) (ssim);
+    of data that are no pixels, such as latents, Gaussian with a mean of any value (gaussian)."""
 
     ssim_window_size: Annotated[int, AtLeast(1)] = 5
     """Window of the SSIM loss and of the metric named ssim; odd."""
@@ -31,7 +32,7 @@ class LossConfig:
     """Nats a pixel that the SSIM loss charges for 1 - SSIM = 1."""
 
     mse_variance: Literal["learned", "fixed"] = "learned"
-    """Whether the Gaussian's variance, one for all pixels, is learned."""
+    """Whether the Gaussian's variance, one for all pixels or values, is learned."""
 
     mse_sigma: Annotated[float, Above(0)] = 0.1
     """The Gaussian's standard deviation, or where its learning begins."""
@@ -92,6 +93,11 @@ class LossConfig:
         weights = (self.img_loss_weight, self.kl_loss_weight, self.kl_schedule)
         return weights != (1.0, 1.0, "constant")
 
+    @property
+    def of_pixels(self) -> bool:
+        """Whether the likelihood is of pixels in [0, 1]."""
+        return self.image_loss_type != "gaussian"
+
     def _say(self, name: str, fix: str) -> str:
         return f"--{name.replace('_', '-')} {getattr(self, name)}: {fix}"
 
@@ -139,6 +145,13 @@ def gaussian_nats(logits: Tensor, images: Tensor, log_sigma: Tensor) -> Tensor:
     8-bit image.
     """
     return Gaussian.apply(logits, images, log_sigma)
+
+
+def unbounded_gaussian_nats(mean: Tensor, values: Tensor, log_sigma: Tensor) -> Tensor:
+    """Gaussian: the negative log-density at values that are no pixels, about any mean."""
+    squares = (mean - values).square().flatten(1).sum(1)
+    constant = log_sigma + 0.5 * math.log(2 * math.pi)
+    return 0.5 * torch.exp(-2 * log_sigma) * squares + math.prod(values.shape[1:]) * constant
 
 
 def ssim_nats(logits: Tensor, images: Tensor, window: int, scale: float) -> Tensor:

@@ -17,6 +17,7 @@ from vae_dist.losses import (
     kl_standard,
     log_normal,
     ssim_nats,
+    unbounded_gaussian_nats,
 )
 from vae_dist.models import VAEModel
 from vae_dist.priors import build_prior
@@ -36,7 +37,7 @@ class Objective(nn.Module):
         self.model = model
         self.config = config
         self.prior = build_prior(config, model)
-        if config.image_loss_type == "mse":
+        if config.image_loss_type in ("mse", "gaussian"):
             raw = math.log(math.expm1(math.log(config.mse_sigma) - LOG_SIGMA_MIN))
             learned = config.mse_variance == "learned"
             self.raw_log_sigma = nn.Parameter(torch.tensor(raw), requires_grad=learned)
@@ -58,7 +59,7 @@ class Objective(nn.Module):
         Parameters
         ----------
         images : Tensor
-            (n, C, H, W), float, in [0, 1]; n may be 0.
+            (n, C, H, W), float: pixels in [0, 1], or what is encoded instead; n may be 0.
         noise : Tensor, optional
             (n, K, z), standard normal: K latent samples an image. None means z = mu, which
             gives a reconstruction error of the mean and no ELBO.
@@ -120,6 +121,8 @@ class Objective(nn.Module):
             return bce_nats(logits, images, value)
         if self.config.image_loss_type == "mse":
             return gaussian_nats(logits, images, self.log_sigma)
+        if self.config.image_loss_type == "gaussian":
+            return unbounded_gaussian_nats(logits, images, self.log_sigma)
         return ssim_nats(logits, images, self.config.ssim_window_size, self.config.ssim_scale)
 
     def combine(
@@ -180,10 +183,9 @@ class Objective(nn.Module):
         log_q = log_normal(z, mu[:, None], logvar[:, None])
         return log_q - self.prior.log_prob(z, self.model)
 
-    @staticmethod
-    def mean_image(logits: Tensor) -> Tensor:
-        """Mean of the likelihood, in [0, 1], fp32."""
-        return torch.sigmoid(logits.float())
+    def mean_image(self, logits: Tensor) -> Tensor:
+        """Mean of the likelihood, fp32: of pixels in [0, 1]."""
+        return torch.sigmoid(logits.float()) if self.config.of_pixels else logits.float()
 
 
 def _weighted(term: Tensor, weight: float | Tensor) -> Tensor:

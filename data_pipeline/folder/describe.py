@@ -45,6 +45,8 @@ def inspect(path: str, config: LoaderConfig | None = None) -> dict[str, Any]:
         "path": shown(data.path),
         "name": manifest.name,
         "image_shape": list(manifest.image_shape),
+        "dtype": manifest.dtype,
+        "scale": None if manifest.scale is None else list(manifest.scale),
         "layout": manifest.layout,
         "block_size": manifest.block_size,
         "splits": splits,
@@ -62,6 +64,8 @@ def write_picture(data: DataFolder, path: Path) -> None:
     """
     from PIL import Image
 
+    if not data.manifest.values.are_pixels:
+        raise UserError(f"{data.path}: holds {data.manifest.values}: there is nothing to show")
     images, labels = _some_images(data)
     rows = _rows(images, labels, data.manifest.num_classes)
     channels, height, width = images.shape[1:]
@@ -89,7 +93,8 @@ def _some_images(data: DataFolder) -> tuple[np.ndarray, np.ndarray]:
     images, labels = [], []
     for block in blocks[::step][:_BLOCKS]:
         (part,) = data.read_blocks([block])
-        images.append(part.images[:_MOST, :, ::thin, ::thin].copy())
+        shown = data.manifest.values.to_bytes(part.images[:_MOST, :, ::thin, ::thin])
+        images.append(shown.copy())
         labels.append(part.labels[:_MOST])
     if not images:
         raise UserError(f"{data.path}: has no training images to show")

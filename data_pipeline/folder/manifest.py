@@ -14,11 +14,14 @@ from typing import Any
 
 from data_pipeline.errors import UserError
 from data_pipeline.records import parse_json, read_record
+from data_pipeline.values import BYTES, Values
 
 MANIFEST_NAME = "manifest.json"
 NAMES_NAME = "names.jsonl"  # of images whose source has names
 PICTURE_NAME = "samples.png"  # vae-dist inspect puts it there
-MANIFEST_VERSION = 3  # 1 had no crc32, 2 no checksum; both are read still
+MANIFEST_VERSION = 4  # 1 had no crc32, 2 no checksum, 3 no dtype and scale; all are read still
+BYTES_VERSION = 3
+"""What a folder of grey levels of 8 bits is written as, so that older programs read it too."""
 LAYOUTS = ("block", "sample")
 MAX_BLOCK_BYTES = 1 << 28
 """Pixels of one block, which is read at once."""
@@ -28,7 +31,7 @@ _MAX_STRUCTURES = 1_000_000  # lists and objects; a shard has three, and each co
 _REWRITE = "restore it, or write the folder again with vae-dist prepare"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_TINY = 1e-10  # no mean or std of 8-bit pixels is smaller, unless it is 0
+_TINY = 1e-10  # no mean or std of pixels is smaller, unless it is 0
 _RECORD_BYTES = 512  # of a tar: a header, and what contents are filled up to
 
 
@@ -104,15 +107,21 @@ class Manifest:
     splits : dict of str to Split
         ``train``, ``val``, ``test``.
     mean, std : list of float
-        By channel over the train split, of pixels scaled to [0, 1].
+        By channel over the train split, of pixels scaled to [0, 1] or, where ``scale`` is None,
+        of the values as they are.
     fingerprint : str
-        SHA-256 over the names and SHA-256 sums of all shards.
+        SHA-256 over the names and SHA-256 sums of all shards, and dtype and scale if not those
+        of bytes.
     provenance : dict
         Where the images came from, and the settings that wrote them.
     version : int
         Of the format.
     checksum : str
         SHA-256 over all the rest; empty in folders of versions 1 and 2.
+    dtype : str
+        Of the stored values; before version 4 always uint8.
+    scale : tuple of float, optional
+        Which of them are 0 and 1, before version 4 always 0 and 255; None: they are no pixels.
     """
 
     name: str
@@ -125,19 +134,23 @@ class Manifest:
     std: list[float]
     fingerprint: str
     provenance: dict[str, Any] = field(default_factory=dict)
-    version: int = MANIFEST_VERSION
+    version: int = BYTES_VERSION
     checksum: str = ""
+    dtype: str = "uint8"
+    scale: tuple[float, float] | None = BYTES
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
             raise UserError(f"layout {self.layout!r:.60}: expected one of {', '.join(LAYOUTS)}")
         if min(self.image_shape) < 1 or self.block_size < 1:
             raise UserError("image_shape and block_size must be at least 1")
-        if math.prod(self.image_shape) > MAX_BLOCK_BYTES:
+        if self.version <= BYTES_VERSION and not self.values.are_bytes:
+            raise UserError(f"dtype and scale are of version {MANIFEST_VERSION}, this is another")
+        if math.prod(self.image_shape) * self.values.size > MAX_BLOCK_BYTES:
             raise UserError(f"image_shape {self.image_shape!s:.80} is larger than can be read")
         channels = self.image_shape[0]
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != channels or not all(v == 0 or _TINY <= v <= 1 for v in values):
+            if len(values) != channels or not all(map(self._is_moment, values)):
                 raise UserError(f"{name} must be {channels} numbers of 0 to 1, one a channel")
         for name in ("settings", "source"):
             if not isinstance(self.provenance.get(name, {}), dict):
@@ -158,13 +171,28 @@ class Manifest:
                 seen.add(shard.name)
                 self._check_blocks(shard)
 
+    @property
+    def values(self) -> Values:
+        """What the stored values mean."""
+        return Values(self.dtype, self.scale)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of the values of one image."""
+        return math.prod(self.image_shape) * self.values.size
+
+    def _is_moment(self, value: float) -> bool:
+        if self.scale is None:
+            return math.isfinite(value)
+        return value == 0 or (_TINY if self.values.are_bytes else 0) <= value <= 1
+
     def _check_blocks(self, shard: Shard) -> None:
         """Refuse a shard that cannot hold what is said of it, before memory is asked for."""
-        pixels = math.prod(self.image_shape)
+        size = self.image_bytes
         most = min(self.block_size, shard.count)
-        if most * pixels > MAX_BLOCK_BYTES:
+        if most * size > MAX_BLOCK_BYTES:
             raise UserError(
-                f"image_shape {self.image_shape} makes blocks of {most * pixels / 1e6:,.0f} MB; "
+                f"image_shape {self.image_shape} makes blocks of {most * size / 1e6:,.0f} MB; "
                 f"at most {MAX_BLOCK_BYTES / 1e6:,.0f} MB are read at once"
             )
         blocks = -(-shard.count // self.block_size)
@@ -176,7 +204,7 @@ class Manifest:
         if self.version > 1 and len(shard.crc32) != blocks:
             raise UserError(f"{shard.name} has {len(shard.crc32)} crc32 for {blocks} blocks")
         # A label and an index are 8 bytes each; an image is a PNG and a text, each with a header.
-        least = pixels + 16 if self.layout == "block" else 4 * _RECORD_BYTES
+        least = size + 16 if self.layout == "block" else 4 * _RECORD_BYTES
         for number, (start, end) in enumerate(pairwise(shard.offsets)):
             count = min(self.block_size, shard.count - number * self.block_size)
             if end - start < count * least:
@@ -196,9 +224,14 @@ class Manifest:
         return self.splits[name]
 
 
-def fingerprint_of(splits: dict[str, Split]) -> str:
-    """SHA-256 over the names and sums of all shards: equal folders have equal fingerprints."""
+def fingerprint_of(splits: dict[str, Split], values: Values) -> str:
+    """SHA-256 over the names and sums of all shards, and what their values mean if not bytes.
+
+    Equal folders have equal fingerprints.
+    """
     digest = hashlib.sha256()
+    if not values.are_bytes:
+        digest.update(f"{values.dtype} {values.scale}\n".encode())
     for name, split in sorted(splits.items()):
         for shard in split.shards:
             digest.update(f"{name} {shard.name} {shard.sha256}\n".encode())
@@ -243,9 +276,9 @@ def _check_free(value: Any, field: str, depth: int) -> None:
 
 def faults_of(manifest: Manifest) -> Iterator[str]:
     """What contradicts itself in a manifest whose structure is right."""
-    if manifest.version > 2 and manifest.checksum != checksum_of(dataclasses.asdict(manifest)):
+    if manifest.version > 2 and manifest.checksum != checksum_of(record_of(manifest)):
         yield "was changed after it was written (its checksum is another)"
-    if fingerprint_of(manifest.splits) != manifest.fingerprint:
+    if fingerprint_of(manifest.splits, manifest.values) != manifest.fingerprint:
         yield "the fingerprint is not that of its shards"
     for name, split in manifest.splits.items():
         total = sum(shard.count for shard in split.shards)
@@ -258,6 +291,14 @@ def faults_of(manifest: Manifest) -> Iterator[str]:
             yield f"{name}: class_counts make {sum(counts)} images of {total}"
 
 
+def record_of(manifest: Manifest) -> dict[str, Any]:
+    """The fields that a manifest of its version has."""
+    record = dataclasses.asdict(manifest)
+    if manifest.version <= BYTES_VERSION:
+        del record["dtype"], record["scale"]
+    return record
+
+
 def checksum_of(record: dict[str, Any]) -> str:
     """SHA-256 over all fields of a manifest but its checksum."""
     rest = {name: value for name, value in record.items() if name != "checksum"}
@@ -266,12 +307,12 @@ def checksum_of(record: dict[str, Any]) -> str:
 
 def sealed(manifest: Manifest) -> Manifest:
     """The manifest with its checksum."""
-    return dataclasses.replace(manifest, checksum=checksum_of(dataclasses.asdict(manifest)))
+    return dataclasses.replace(manifest, checksum=checksum_of(record_of(manifest)))
 
 
 def dump_manifest(manifest: Manifest) -> str:
     """The text of ``manifest.json``; equal manifests give equal texts."""
-    return json.dumps(dataclasses.asdict(manifest), indent=1, sort_keys=True) + "\n"
+    return json.dumps(record_of(manifest), indent=1, sort_keys=True) + "\n"
 
 
 def parse_manifest(text: str | bytes, where: str, *, trusted: bool = True) -> Manifest:

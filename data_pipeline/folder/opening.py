@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -84,16 +83,18 @@ class DataFolder:
         split, exclude
             As in `arrays`.
         allocate : callable, optional
-            Makes the uint8 array of a shape that the images are read into.
+            Makes the array of a shape, of the manifest's type, that the images are read into.
         """
         shards = [s for s in self.manifest.split(split).shards if s.name not in exclude]
         count = sum(shard.count for shard in shards)
         shape = (count, *self.manifest.image_shape)
         try:
-            images = np.empty(shape, np.uint8) if allocate is None else allocate(shape)
+            images = (
+                np.empty(shape, self.manifest.values.numpy) if allocate is None else allocate(shape)
+            )
         except MemoryError as error:
             raise UserError(
-                f"{self.path}: the {split} images need {math.prod(shape) / 1e9:,.1f} GB of memory; "
+                f"{self.path}: the {split} images need {count * self.manifest.image_bytes / 1e9:,.1f} GB of memory; "
                 "use --loader stream"
             ) from error
         labels, index = np.empty(count, np.int64), np.empty(count, np.int64)
@@ -164,7 +165,9 @@ class DataFolder:
     ) -> Arrays:
         manifest, where = self.manifest, self.location(shard)
         count = min(manifest.block_size, shard.count - number * manifest.block_size)
-        arrays = read_block(content, manifest.layout, count, manifest.image_shape, where, part)
+        arrays = read_block(
+            content, manifest.layout, count, manifest.image_shape, where, part, manifest.values
+        )
         labels, index = arrays.labels, arrays.index
         if len(labels) and not -1 <= labels.min() <= labels.max() < max(manifest.num_classes, 0):
             raise UserError(
@@ -214,11 +217,11 @@ def open_data(path: str, *, config: LoaderConfig | None = None, trusted: bool = 
     return DataFolder(path, parse_manifest(text, where, trusted=trusted), config)
 
 
-def joined(parts: Sequence[Arrays], image_shape: tuple[int, int, int]) -> Arrays:
-    """Several arrays of images, one after the other."""
+def joined(parts: Sequence[Arrays], manifest: Manifest) -> Arrays:
+    """Several arrays of a folder's images, one after the other."""
     if len(parts) == 1:
         return parts[0]
     if not parts:
         none = np.zeros(0, np.int64)
-        return Arrays(np.zeros((0, *image_shape), np.uint8), none, none)
+        return Arrays(np.zeros((0, *manifest.image_shape), manifest.values.numpy), none, none)
     return Arrays(*map(np.concatenate, zip(*parts, strict=True)))

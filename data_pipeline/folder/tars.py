@@ -15,16 +15,18 @@ import webdataset
 
 from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError
+from data_pipeline.values import Values
 
 BLOCK_MEMBERS = {"images.npy", "labels.npy", "index.npy"}
 SAMPLE_MEMBERS = {"png", "cls"}
+WIDE_SAMPLE_MEMBERS = {"npy", "cls"}  # of values that a PNG does not hold
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 _NPY_HEADER = re.compile(
     rb"\{'descr': '([|<][a-z]\d{1,2})', 'fortran_order': False, 'shape': \(([\d, ]{0,200})\), \} *\n"
 )
-_DTYPES = ("|u1", "<i8", "<i8")
 # RecursionError: headers that each announce another one.
 _DAMAGE = (tarfile.TarError, ValueError, OverflowError, OSError, EOFError, RecursionError)
+_BYTES = Values()
 _PNG_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -72,6 +74,7 @@ def read_block(
     shape: tuple[int, int, int],
     where: str,
     part: slice = slice(None),
+    values: Values = _BYTES,
 ) -> Arrays:
     """The images of one block. Nothing larger is made than `count` images of `shape`.
 
@@ -89,6 +92,8 @@ def read_block(
         Path or address of the shard, for messages.
     part : slice
         Which images are wanted; of PNGs only those are decoded.
+    values : Values
+        What is stored, by the manifest.
 
     Raises
     ------
@@ -96,24 +101,28 @@ def read_block(
         If the block holds anything else than the manifest promises; names the shard.
     """
     try:
-        samples = _samples(content, layout, count)
+        samples = _samples(content, _members(layout, values), count)
         if layout == "block":
             if len(samples) != 1:
                 raise UserError(f"{len(samples)} samples in a block")
             expected = ((count, *shape), (count,), (count,))
             names = ("images.npy", "labels.npy", "index.npy")
+            dtypes = (values.numpy.str, "<i8", "<i8")
             return Arrays(
                 *(
                     npy_array(samples[0][name], dtype, size)[part]
-                    for name, dtype, size in zip(names, _DTYPES, expected, strict=True)
+                    for name, dtype, size in zip(names, dtypes, expected, strict=True)
                 )
             )
         if len(samples) != count:
             raise UserError(f"{len(samples)} images in a block of {count}")
         chosen = samples[part]
-        images = np.empty((len(chosen), *shape), np.uint8)
+        images = np.empty((len(chosen), *shape), values.numpy)
         for image, sample in zip(images, chosen, strict=True):
-            image[:] = _png_pixels(sample["png"], shape)
+            if "png" in sample:
+                image[:] = _png_pixels(sample["png"], shape)
+            else:
+                image[:] = npy_array(sample["npy"], values.numpy.str, shape)
         labels = np.array([int(sample["cls"]) for sample in chosen], np.int64)
         index = np.array([int(sample["__key__"]) for sample in chosen], np.int64)
         return Arrays(images, labels, index)
@@ -121,13 +130,18 @@ def read_block(
         raise UserError(f"{where}: damaged shard ({error})") from error
 
 
-def _samples(content: bytes, layout: str, most: int) -> list[dict[str, Any]]:
+def _members(layout: str, values: Values) -> set[str]:
+    if layout == "block":
+        return BLOCK_MEMBERS
+    return SAMPLE_MEMBERS if values.dtype == "uint8" else WIDE_SAMPLE_MEMBERS
+
+
+def _samples(content: bytes, members: set[str], most: int) -> list[dict[str, Any]]:
     """Samples as webdataset groups them, not decoded; only their known members.
 
     Not by webdataset's own reader, which unpacks what looks like gzip and believes the size
     that a sparse member claims.
     """
-    members = BLOCK_MEMBERS if layout == "block" else SAMPLE_MEMBERS
     samples: dict[str, dict[str, Any]] = {}
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
         for number, member in enumerate(tar):
@@ -196,6 +210,8 @@ def _block_sample(block: Arrays, key: str) -> dict[str, Any]:
 def _image_sample(image: np.ndarray, label: int, key: str) -> dict[str, Any]:
     from PIL import Image
 
+    if image.dtype != np.uint8:
+        return {"__key__": key, "npy": npy_bytes(image), "cls": str(label).encode()}
     if image.shape[0] not in _PNG_MODES:
         raise UserError(
             f"--layout sample writes PNGs, which have 1, 3 or 4 channels, not {image.shape[0]}; "

@@ -74,7 +74,7 @@ def _shard_faults(data: DataFolder) -> Iterator[str]:
     manifest = data.manifest
     seen: dict[str, list[np.ndarray]] = {}
     for name, split in manifest.splits.items():
-        sums = Sums()
+        sums = Sums(manifest.values)
         whole = True
         for shard in split.shards:
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 
 from data_pipeline.errors import UserError
@@ -82,7 +81,7 @@ def _choose(data: DataFolder, split: str, config: LoaderConfig) -> tuple[str, st
     """Which loader, and why. Decided by the manifest alone: alike on all processes."""
     if config.loader != "auto":
         return config.loader, f"{config.loader}: asked for"
-    size = data.manifest.splits[split].count * math.prod(data.manifest.image_shape) / 1e9
+    size = data.manifest.splits[split].count * data.manifest.image_bytes / 1e9
     if config.data_device != "cpu":
         return "memory", f"memory: asked for by --data-device {config.data_device}"
     mode = "memory" if size <= config.memory_limit else "stream"

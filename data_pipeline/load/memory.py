@@ -11,6 +11,7 @@ from data_pipeline.batch import Arrays, Batch
 from data_pipeline.load.base import Loader
 from data_pipeline.load.config import LoaderConfig
 from data_pipeline.order import World, batch_slice, permutation
+from data_pipeline.values import movable
 
 
 class MemoryLoader(Loader):
@@ -41,7 +42,8 @@ class MemoryLoader(Loader):
         self.rows = torch.from_numpy(np.argsort(arrays.index, kind="stable"))
         images, labels, index = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
         images, labels = images.to(config.data_device), labels.to(config.data_device)
-        self.images = images.reshape(len(images), -1)  # rows: one copy an image
+        self.dtype = images.dtype
+        self.images = movable(images).reshape(len(images), -1)  # rows: one copy an image
         self.labels = labels
         self.index = index
 
@@ -68,7 +70,7 @@ class MemoryLoader(Loader):
             images = self.images.index_select(0, rows)
             begin = step * self.batch_size
             yield Batch(
-                images=images.view(len(rows), *self.image_shape),
+                images=images.view(self.dtype).view(len(rows), *self.image_shape),
                 labels=self.labels.index_select(0, rows),
                 index=self.index.index_select(0, order[first:last]),
                 position=torch.arange(first - begin, last - begin),

@@ -102,16 +102,18 @@ def _read(
     """The images, and where others find their memory: process and file handle."""
     if not shared:
         return data.rows(split, exclude), None
+    dtype = data.manifest.values.numpy
     handle = os.memfd_create("vae-dist-images")
     try:
 
         def allocate(shape: tuple[int, ...]) -> np.ndarray:
-            os.ftruncate(handle, int(np.prod(shape)) + _tail(shape[0]))
+            count = int(np.prod(shape))
+            os.ftruncate(handle, count * dtype.itemsize + _tail(shape[0]))
             whole = mmap.mmap(handle, 0)
-            return np.frombuffer(whole, np.uint8, int(np.prod(shape))).reshape(shape)
+            return np.frombuffer(whole, dtype, count).reshape(shape)
 
         arrays = data.rows(split, exclude, allocate)
-        size = arrays.images.size
+        size = arrays.images.nbytes
         with mmap.mmap(handle, 0) as whole:  # labels and positions stand behind the images
             whole[-_tail(len(arrays.labels)) :] = arrays.labels.tobytes() + arrays.index.tobytes()
     except BaseException:
@@ -130,10 +132,10 @@ def _mapped(
 ) -> Arrays:
     shards = [s for s in data.manifest.split(split).shards if s.name not in exclude]
     shape = (sum(shard.count for shard in shards), *data.manifest.image_shape)
-    size = int(np.prod(shape))
+    size = shape[0] * data.manifest.image_bytes
     with open(f"/proc/{process}/fd/{handle}", "rb") as file:
         whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     assert len(whole) == size + _tail(shape[0])
-    images = np.frombuffer(whole, np.uint8, size).reshape(shape)
+    images = np.frombuffer(whole, data.manifest.values.numpy, int(np.prod(shape))).reshape(shape)
     tail = np.frombuffer(whole[size:], np.int64)
     return Arrays(images, tail[: shape[0]].copy(), tail[shape[0] :].copy())

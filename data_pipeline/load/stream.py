@@ -18,6 +18,7 @@ from data_pipeline.load.base import Loader
 from data_pipeline.load.config import LoaderConfig
 from data_pipeline.load.lanes import BlockTable, Epoch, Piece, lane_positions, owned_lanes
 from data_pipeline.order import World, batch_slice
+from data_pipeline.values import movable
 
 
 class BlockReader:
@@ -66,6 +67,7 @@ class StreamLoader(Loader):
         self.reader = BlockReader(data, split, exclude)
         super().__init__(int(self.reader.table.count.sum()), batch_size, world, config, reason)
         self.image_shape = data.manifest.image_shape
+        self.dtype = getattr(torch, data.manifest.dtype)
         self.seed = seed
         self.shuffle = shuffle
 
@@ -107,14 +109,16 @@ class StreamLoader(Loader):
         mine = owned_lanes(lanes, self.world, worker, workers)
         longest = -(-self.num_images // lanes)
         width = int(self.reader.table.count.max()) * self.config.shuffle_window
-        buffer = LaneBuffer(self.reader, plan, mine, min(longest, width), self.image_shape)
+        buffer = LaneBuffer(
+            self.reader, plan, mine, min(longest, width), self.image_shape, self.dtype
+        )
         for step in range(start, self.steps_per_epoch):
             begin = step * self.batch_size
             size = min(self.batch_size, self.num_images - begin)
             position, slot = lane_positions(begin, size, lanes, mine)
             images, labels, index = buffer.take(slot, (begin + position) // lanes)
             yield Batch(
-                images=images.view(-1, *self.image_shape),
+                images=images.view(self.dtype).view(-1, *self.image_shape),
                 labels=labels,
                 index=index,
                 position=torch.from_numpy(position),
@@ -135,7 +139,7 @@ class StreamLoader(Loader):
                 begin = int(ends[block] - self.reader.table.count[block])
                 stop = min(int(ends[block]), last)
                 pieces.append(Piece(block, max(first - begin, 0), stop - begin))
-            arrays = joined(self.reader.read(pieces), self.image_shape)
+            arrays = joined(self.reader.read(pieces), self.reader.data.manifest)
             begin = step * self.batch_size
             yield Batch(
                 images=torch.from_numpy(arrays.images.copy()),
@@ -181,13 +185,14 @@ class LaneBuffer:
         lanes: np.ndarray,
         width: int,
         image_shape: tuple[int, int, int],
+        dtype: torch.dtype,
     ) -> None:
         self.reader = reader
         self.plan = plan
         self.lanes = lanes
         self.width = width
         pixels = int(np.prod(image_shape))
-        self.images = torch.empty(len(lanes) * width, pixels, dtype=torch.uint8)
+        self.images = movable(torch.empty(len(lanes) * width, pixels, dtype=dtype))
         self.labels = torch.empty(len(lanes) * width, dtype=torch.int64)
         self.index = torch.empty(len(lanes) * width, dtype=torch.int64)
         self.rows = np.zeros((len(lanes), width), np.int64)  # where each place's image lies
@@ -229,7 +234,8 @@ class LaneBuffer:
         self.rows[slot, : len(window.order)] = window.order + row
         for arrays in self.reader.read(window.pieces):
             count = len(arrays.labels)
-            self.images[row : row + count].numpy()[:] = arrays.images.reshape(count, -1)
+            held = self.images[row : row + count].numpy()
+            held.view(arrays.images.dtype)[:] = arrays.images.reshape(count, -1)
             self.labels[row : row + count].numpy()[:] = arrays.labels
             self.index[row : row + count].numpy()[:] = arrays.index
             row += count
@@ -260,7 +266,9 @@ def _join(parts: list[Batch]) -> Batch:
     position = torch.cat([part.position for part in parts])
     order = torch.argsort(position)
     return Batch(
-        images=torch.cat([part.images for part in parts]).index_select(0, order),
+        images=movable(torch.cat([part.images for part in parts]))
+        .index_select(0, order)
+        .view(parts[0].images.dtype),
         labels=torch.cat([part.labels for part in parts]).index_select(0, order),
         index=torch.cat([part.index for part in parts]).index_select(0, order),
         position=position[order],

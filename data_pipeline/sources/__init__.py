@@ -58,6 +58,7 @@ def without_effect(config: SourceConfig) -> Iterator[str]:
         "color": pictures,
         "on_bad_image": pictures,
         "scale": (*pictures, "npz"),
+        "dtype": (*pictures, "npz"),
         "test_fraction": (*pictures, "npz", "digits"),
     }
     for field in fields(config):

@@ -17,7 +17,8 @@ from data_pipeline.sources.bounds import SMALL
 from data_pipeline.sources.labels import LONGEST_NAME, numbered
 from data_pipeline.sources.names import shown
 from data_pipeline.sources.numpy_files import StoredArray, is_regular, open_npy, open_npz
-from data_pipeline.sources.pixels import Scale, Tally, said, scale_for, to_bytes
+from data_pipeline.sources.pixels import Scale, Tally, kept_as, said, scale_for, to_stored
+from data_pipeline.values import Values
 
 IMAGE_WORDS = ("images", "image", "x", "data", "arr_0")
 LABEL_WORDS = ("labels", "label", "targets", "target", "y", "arr_1")
@@ -27,22 +28,27 @@ _CHUNK = 16 << 20
 
 
 class ArrayImages:
-    """Images of arrays in files, read when they are taken: a slice is uint8 (n, C, H, W).
+    """Images of arrays in files, read when they are taken: a slice is an array (n, C, H, W).
 
     Parameters
     ----------
     parts : sequence of (StoredArray, Scale)
         One after the other, each with its scale.
+    kept : Values
+        What becomes of the values.
     rows : numpy.ndarray, optional
         Which of their images these are; all if not given.
     """
 
-    dtype = np.dtype(np.uint8)
     ndim = 4
 
     def __init__(
-        self, parts: Sequence[tuple[StoredArray, Scale]], rows: np.ndarray | None = None
+        self,
+        parts: Sequence[tuple[StoredArray, Scale]],
+        kept: Values,
+        rows: np.ndarray | None = None,
     ) -> None:
+        self.kept, self.dtype = kept, kept.numpy
         self._parts = list(parts)
         self._starts = np.cumsum([0, *(len(array) for array, _ in parts)])
         self._rows = np.arange(self._starts[-1]) if rows is None else rows
@@ -59,7 +65,7 @@ class ArrayImages:
 
     def __getitem__(self, which: slice) -> np.ndarray:
         rows = self._rows[which]
-        images = np.empty((len(rows), *self._image_shape), np.uint8)
+        images = np.empty((len(rows), *self._image_shape), self.dtype)
         done = 0
         for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
             for start, stop in self._within_parts(run):
@@ -81,7 +87,7 @@ class ArrayImages:
         part = int(np.searchsorted(self._starts, start, "right")) - 1
         array, scale = self._parts[part]
         first = int(self._starts[part])
-        images = to_bytes(array.rows(start - first, stop - first), scale)
+        images = to_stored(array.rows(start - first, stop - first), scale, self.kept)
         if images.ndim == 3:
             return images[:, None]
         return images.transpose(0, 3, 1, 2) if _channels_last(array) else images
@@ -107,7 +113,7 @@ def load_arrays(config: SourceConfig, progress: Progress) -> SourceData:
         progress.say("the images of val join train, of which folds are cut")
     for part, arrays in found.items():
         _check(arrays, part, path)
-    scales, lines = _scales(found, config, path)
+    scales, kept, lines = _scales(found, config, path)
     for line in lines:
         progress.say(line)
     classes = _class_names(tables.get("classes"), path)
@@ -121,11 +127,11 @@ def load_arrays(config: SourceConfig, progress: Progress) -> SourceData:
         pieces = [(found[part]["images"], scales[part]) for part in parts]
         numbers = np.concatenate([labels[part] for part in parts])
         rows = np.arange(len(numbers), dtype=np.int64) if rows is None else rows.astype(np.int64)
-        images = ArrayImages(pieces)
-        if np.prod(images.shape, dtype=float) <= SMALL:
+        images = ArrayImages(pieces, kept)
+        if np.prod(images.shape, dtype=float) * kept.size <= SMALL:
             taken = images[:][rows]
         else:
-            taken = ArrayImages(pieces, rows)
+            taken = ArrayImages(pieces, kept, rows)
         splits[name] = Arrays(taken, numbers[rows], rows)
     counts = ", ".join(f"{len(part.labels)} {name}" for name, part in splits.items())
     progress.say(f"{path}: {counts} images, {len(names)} classes")
@@ -136,7 +142,9 @@ def load_arrays(config: SourceConfig, progress: Progress) -> SourceData:
         "pixels": {part: [scale.low, scale.high, scale.why] for part, scale in scales.items()},
     }
     whole = path.resolve()
-    return SourceData(whole.name if path.is_dir() else whole.stem, splits, names, provenance)
+    return SourceData(
+        whole.name if path.is_dir() else whole.stem, splits, names, provenance, values=kept
+    )
 
 
 def _tables(path: Path) -> tuple[dict[str, StoredArray], dict[str, str], list[str]]:
@@ -273,8 +281,8 @@ def _rows_of(images: StoredArray) -> int:
 
 def _scales(
     found: Mapping[str, Mapping[str, StoredArray]], config: SourceConfig, path: Path
-) -> tuple[dict[str, Scale], list[str]]:
-    """The scale of each part, one for all of a type, and what is to be said of them."""
+) -> tuple[dict[str, Scale], Values, list[str]]:
+    """The scale of each part, one for all of a type; what is stored; what is to be said of both."""
     shapes = {part: _image_shape(arrays["images"]) for part, arrays in found.items()}
     if len(set(shapes.values())) > 1:
         raise UserError(f"{path}: images differ in shape: {shapes}")
@@ -294,7 +302,9 @@ def _scales(
     channels = next(iter(shapes.values()))[0]
     if channels not in (1, 3):
         lines.insert(0, f"{path}: taken as images of {channels} channels")
-    return of_part, [line for line in lines if line is not None]
+    pairs = [(tally, scales[dtype]) for dtype, tally in tallies.items()]
+    kept, line = kept_as(config.dtype, pairs, str(path))
+    return of_part, kept, [line for line in [*lines, line] if line]
 
 
 def _labels(labels: StoredArray | None, count: int, where: str) -> np.ndarray:

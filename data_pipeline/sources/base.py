@@ -17,6 +17,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.plugins import installed
 from data_pipeline.remote.transfer import protocol_of
 from data_pipeline.sources.pixels import parse_scale
+from data_pipeline.values import DTYPES, Values
 
 DATASETS = (
     "mnist",
@@ -81,6 +82,9 @@ class SourceConfig:
     scale: str = "auto"
     """folder and npz: the values that become black and white, as in --scale=0,4095; percentile
     (0.1 and 99.9 of all values); or auto: what type and values leave no doubt about, said."""
+    dtype: Annotated[str, OneOf("auto", *DTYPES)] = "auto"
+    """Type that the shards hold: uint8 (256 levels), uint16, float16, float32; auto: uint8 where
+    that loses nothing, else the source's own."""
     test_fraction: Annotated[float, Within(0, 1, open=True)] = 0.2
     """folder and npz without a test part, and digits: share held out as the test split."""
 
@@ -128,6 +132,8 @@ class SourceData:
     names : dict of list of str
         By split, the names of the images in the source, where they have names; they are
         kept in the data folder, ``names.jsonl``.
+    values : Values
+        Type of the images, and which values are black and white.
     """
 
     name: str
@@ -135,6 +141,7 @@ class SourceData:
     classes: list[str]
     provenance: dict[str, Any] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
+    values: Values = field(default_factory=Values)
 
 
 def hold_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:

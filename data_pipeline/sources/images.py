@@ -16,7 +16,8 @@ import numpy as np
 
 from data_pipeline.errors import UserError
 from data_pipeline.sources.names import shown
-from data_pipeline.sources.pixels import Scale, to_bytes
+from data_pipeline.sources.pixels import Scale, to_bytes, to_stored
+from data_pipeline.values import Values
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,6 +61,10 @@ RULES = {
 }
 """What is done to which pictures; each is said once, with the count."""
 
+GREY = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in a grey level, as Pillow takes them."""
+
+_BYTES = Values()
 _STRIP = 64
 _ORIENTATION = 0x0112
 
@@ -126,7 +131,7 @@ class Decoded:
 
 
 class LazyImages:
-    """Images of files, decoded when they are taken; a slice is a uint8 array (n, C, H, W).
+    """Images of files, decoded when they are taken; a slice is an array (n, C, H, W).
 
     Parameters
     ----------
@@ -138,9 +143,10 @@ class LazyImages:
         Of every image; files of another size are scaled and cropped about the centre.
     scales : mapping of numpy.dtype to Scale
         What the values of each type mean.
+    kept : Values
+        What becomes of them.
     """
 
-    dtype = np.dtype(np.uint8)
     ndim = 4
 
     def __init__(
@@ -150,7 +156,9 @@ class LazyImages:
         height: int,
         width: int,
         scales: Mapping[np.dtype, Scale],
+        kept: Values = _BYTES,
     ) -> None:
+        self.kept, self.dtype = kept, kept.numpy
         self.stored = list(stored)
         self.channels, self.height, self.width = channels, height, width
         self.scales = dict(scales)
@@ -170,7 +178,7 @@ class LazyImages:
 
     def __getitem__(self, which: slice | np.ndarray) -> np.ndarray:
         rows = range(len(self.stored))[which] if isinstance(which, slice) else which
-        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        images = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for place, row in enumerate(rows):
             try:
                 images[place] = self._decode(self.stored[row])
@@ -184,6 +192,10 @@ class LazyImages:
         from PIL import Image, ImageOps
 
         size = (self.width, self.height)
+        if not self.kept.are_bytes:
+            with decoded(stored) as found:
+                values = to_stored(found.values, self.scales[found.values.dtype], self.kept)
+            return _fitted(_channels(values, self.channels), size)
         with decoded(stored) as found:
             levels = to_bytes(found.values, self.scales[found.values.dtype])
             if self.channels in (1, 3) and found.channels in (1, 3):
@@ -198,6 +210,33 @@ class LazyImages:
         if len(fitted) > 1 or self.channels == 1:
             return np.stack(fitted)
         return fitted[0].transpose(2, 0, 1)
+
+
+def _channels(values: np.ndarray, channels: int) -> np.ndarray:
+    """An image (C, H, W) of an array (H, W) or (H, W, C); grey by the weights of Pillow."""
+    planes = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+    if len(planes) == channels:
+        return planes
+    if len(planes) == 1:
+        return np.repeat(planes, channels, axis=0)
+    return _rounded(np.tensordot(GREY, planes.astype(np.float64), axes=1)[None], values.dtype)
+
+
+def _fitted(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image (C, H, W) scaled and cropped about its centre, as 32-bit floats."""
+    from PIL import Image, ImageOps
+
+    if planes.shape[:0:-1] == size:
+        return planes
+    wide = [Image.fromarray(plane.astype(np.float32)) for plane in planes]
+    found = [np.asarray(ImageOps.fit(p, size, Image.Resampling.LANCZOS)) for p in wide]
+    return _rounded(np.stack(found), planes.dtype)
+
+
+def _rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype.kind == "u":
+        values = np.round(values).clip(0, np.iinfo(dtype).max)
+    return values.astype(dtype)
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from data_pipeline.sources.base import SourceConfig, SourceData, hold_out
 from data_pipeline.sources.images import RULES, LazyImages, Stored, decoded
 from data_pipeline.sources.labels import sorted_classes
 from data_pipeline.sources.names import shown
-from data_pipeline.sources.pixels import Scale, Tally, said, scale_for
+from data_pipeline.sources.pixels import Scale, Tally, kept_as, said, scale_for
+from data_pipeline.values import Values
 
 PARTS = {
     "train": "train",
@@ -135,18 +136,18 @@ def load_pictures(found: Found, config: SourceConfig, progress: Progress) -> Sou
             f"--source {config.source}: no image of {' and '.join(sorted(lost))} can be read "
             f"({len(odd)} files skipped); put images there, or move the folder away"
         )
-    scales = _scales(findings, config, progress)
+    scales, kept = _scales(findings, config, progress)
     shape = _shape(images, config)
-    kept = {i.picture.label for i in images if i.picture.label is not None}
-    classes = found.classes if found.classes is not None else sorted_classes(kept)
+    present = {i.picture.label for i in images if i.picture.label is not None}
+    classes = found.classes if found.classes is not None else sorted_classes(present)
     named = {p.label for p in found.pictures if p.label is not None}
-    for name in sorted(named.difference(kept)):
+    for name in sorted(named.difference(present)):
         progress.say(f"warning: {name}: no image of this class can be read")
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([numbers.get(i.picture.label or "", -1) for i in images], np.int64)
     splits, names = {}, {}
     for name, index, rows in _rows(images, labels, config, progress):
-        lazy = LazyImages([images[row].picture.stored for row in rows], *shape, scales)
+        lazy = LazyImages([images[row].picture.stored for row in rows], *shape, scales, kept)
         splits[name] = Arrays(lazy, labels[rows], index)  # type: ignore[arg-type]
         names[name] = [shown(images[row].picture.place) for row in rows]
     counts = ", ".join(f"{len(part.labels)} {name}" for name, part in splits.items())
@@ -170,7 +171,7 @@ def load_pictures(found: Found, config: SourceConfig, progress: Progress) -> Sou
         "test_fraction": config.test_fraction,
         **found.facts,
     }
-    return SourceData(found.name, splits, classes, provenance, names)
+    return SourceData(found.name, splits, classes, provenance, names, kept)
 
 
 def _check(
@@ -229,8 +230,10 @@ def _report(odd: Sequence[tuple[str, str]], config: SourceConfig, progress: Prog
         progress.say(f"skipped {len(odd) - REPORTED} more files")
 
 
-def _scales(findings: _Findings, config: SourceConfig, progress: Progress) -> dict[np.dtype, Scale]:
-    """What the values of each type mean, and what was done to which pictures, said."""
+def _scales(
+    findings: _Findings, config: SourceConfig, progress: Progress
+) -> tuple[dict[np.dtype, Scale], Values]:
+    """What the values of each type mean, what is stored, what was done to which pictures: said."""
     scales = {}
     for dtype, tally in findings.tallies.items():
         what = f"{findings.counts[dtype]:,} pictures of {dtype}"
@@ -238,10 +241,14 @@ def _scales(findings: _Findings, config: SourceConfig, progress: Progress) -> di
         line = said(tally, scales[dtype], what)
         if line is not None:
             progress.say(line)
+    pairs = [(tally, scales[dtype]) for dtype, tally in findings.tallies.items()]
+    kept, line = kept_as(config.dtype, pairs, f"--source {config.source}")
+    if line:
+        progress.say(line)
     for rule, meaning in RULES.items():
         if findings.rules[rule]:
             progress.say(f"{findings.rules[rule]:,} pictures {meaning}")
-    return scales
+    return scales, kept
 
 
 def _shape(images: Sequence[_Image], config: SourceConfig) -> tuple[int, int, int]:

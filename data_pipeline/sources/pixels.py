@@ -7,12 +7,14 @@ refuses the rest; ``--scale LOW,HIGH`` and ``--scale percentile`` decide it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
 
 from data_pipeline.errors import UserError
+from data_pipeline.values import Values
 
 PERCENTILES = (0.1, 99.9)
 DEPTHS = (10, 12, 14, 16)
@@ -48,6 +50,8 @@ class Tally:
     high: float = -math.inf
     unusable: int = 0
     """Values that are not finite."""
+    whole: bool = True
+    """Whether they are whole numbers."""
     _bins: np.ndarray | None = None
     _sample: list[np.ndarray] = field(default_factory=list)
     _stride: int = 1
@@ -69,6 +73,8 @@ class Tally:
             return
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
+        if self.whole and values.dtype.kind == "f":
+            self.whole = bool((values == np.rint(values)).all())
         if self.dtype.kind == "u" and self.dtype.itemsize <= 2:
             counted = np.bincount(values, minlength=256**self.dtype.itemsize)
             self._bins = counted if self._bins is None else self._bins + counted
@@ -80,6 +86,7 @@ class Tally:
         self.count += other.count
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self.unusable += other.unusable
+        self.whole = self.whole and other.whole
         if other._bins is not None:
             self._bins = other._bins if self._bins is None else self._bins + other._bins
         for values in other._sample:
@@ -226,6 +233,91 @@ def said(tally: Tally, scale: Scale, what: str) -> str | None:
         )
         + ("; --scale=LOW,HIGH says otherwise" if scale.chosen and not dark else "")
     )
+
+
+def kept_as(asked: str, found: Sequence[tuple[Tally, Scale]], what: str) -> tuple[Values, str]:
+    """What shards hold of some images, and one line on it (empty where that is bytes).
+
+    Parameters
+    ----------
+    asked : str
+        ``--dtype``: ``auto`` is the smallest type that loses nothing.
+    found : sequence of (Tally, Scale)
+        Their values, type by type.
+    what : str
+        Begins the line.
+    """
+    natural = {(_smallest(tally, scale), (scale.low, scale.high)) for tally, scale in found}
+    types = {dtype for dtype, _ in natural}
+    if asked == "uint8" or (asked == "auto" and types == {"uint8"}):
+        return Values(), ""
+    one = len(natural) == 1
+    dtype = asked if asked != "auto" else types.pop() if one else "float32"
+    if one and all(_holds(dtype, tally) for tally, _ in found):
+        scale = found[0][1]
+        values = Values(dtype, (scale.low, scale.high))
+        how = "the values as they are" if _exact(dtype, found) else "the values rounded"
+    else:
+        values = Values(dtype, (0.0, 65535.0 if dtype == "uint16" else 1.0))
+        assert values.scale is not None
+        how = f"the values mapped to {values.scale[0]:g} to {values.scale[1]:g}"
+    fewer = "; --dtype uint8 stores 256 levels in less room" if asked == "auto" else ""
+    return values, f"{what}: stored as {dtype}, {how}{fewer}"
+
+
+def _smallest(tally: Tally, scale: Scale) -> str:
+    """The smallest type in which the values lose nothing; of 64-bit floats, float32."""
+    span = (scale.low, scale.high)
+    levels = span in ((0, 255), (0, 1)) and tally.whole
+    if tally.dtype in (np.bool_, np.uint8) or (
+        levels and span[0] <= tally.low and tally.high <= span[1]
+    ):
+        return "uint8"
+    if tally.dtype.kind in "iu" and tally.low >= 0 and tally.high <= 65535:
+        return "uint16"
+    return "float16" if tally.dtype == np.float16 else "float32"
+
+
+def _holds(dtype: str, tally: Tally) -> bool:
+    """Whether the type takes the values as they are, floats rounded to it."""
+    if dtype == "uint16":
+        return tally.whole and tally.low >= 0 and tally.high <= 65535
+    if dtype == "float16":
+        return max(-tally.low, tally.high) <= 2048 or tally.dtype == np.float16
+    return True
+
+
+def _exact(dtype: str, found: Sequence[tuple[Tally, Scale]]) -> bool:
+    bits = {"uint16": 1 << 16, "float16": 1 << 11, "float32": 1 << 24}[dtype]
+    return all(
+        np.can_cast(tally.dtype, dtype) or (tally.whole and max(-tally.low, tally.high) <= bits)
+        for tally, _ in found
+    )
+
+
+def to_stored(values: np.ndarray, scale: Scale, kept: Values) -> np.ndarray:
+    """Values as shards hold them.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Of booleans or numbers, any shape.
+    scale : Scale
+        Which of them are black and white.
+    kept : Values
+        What is stored: bytes, or the values as they are where it has the same scale.
+    """
+    if kept.are_bytes:
+        return to_bytes(values, scale)
+    assert kept.scale is not None
+    if kept.scale == (scale.low, scale.high):
+        return values.astype(kept.numpy, copy=False)
+    low, high = kept.scale
+    mapped = (values.astype(np.float64) - scale.low) * ((high - low) / (scale.high - scale.low))
+    mapped += low
+    if kept.numpy.kind == "u":
+        mapped = np.round(np.clip(mapped, low, high, out=mapped))
+    return mapped.astype(kept.numpy)
 
 
 def to_bytes(values: np.ndarray, scale: Scale) -> np.ndarray:

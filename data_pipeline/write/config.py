@@ -48,13 +48,13 @@ class PrepareConfig:
         if not 0 <= self.fold < self.folds:
             raise UserError(f"--fold {self.fold}: must lie in 0 to {self.folds - 1} (--folds - 1)")
 
-    def sizes(self, image_shape: tuple[int, int, int]) -> tuple[int, int]:
-        """Images in a block and in a shard, for images of this shape."""
-        pixels = math.prod(image_shape)
+    def sizes(self, image_shape: tuple[int, int, int], value_bytes: int = 1) -> tuple[int, int]:
+        """Images in a block and in a shard, for images of this shape and type."""
+        size = math.prod(image_shape) * value_bytes
         # PNGs are decoded one by one: large blocks gain nothing.
         limit = 256 if self.layout == "block" else 32
-        block = self.block_size or _most(_BLOCK_BYTES // pixels, limit)
-        return block, self.samples_per_shard or _most(_SHARD_BYTES // pixels, 8192)
+        block = self.block_size or _most(_BLOCK_BYTES // size, limit)
+        return block, self.samples_per_shard or _most(_SHARD_BYTES // size, 8192)
 
 
 def _most(images: int, limit: int) -> int:

@@ -18,7 +18,9 @@ import numpy as np
 from data_pipeline.errors import UserError, files_of_user, reason_of
 from data_pipeline.files import sync, whole_file
 from data_pipeline.folder.manifest import (
+    BYTES_VERSION,
     MANIFEST_NAME,
+    MANIFEST_VERSION,
     NAMES_NAME,
     PICTURE_NAME,
     Manifest,
@@ -32,6 +34,7 @@ from data_pipeline.folder.manifest import (
 )
 from data_pipeline.redact import scrubbed
 from data_pipeline.remote.reading import RemoteConfig, read_small
+from data_pipeline.values import Values
 from data_pipeline.write.building import (
     building_site,
     publish,
@@ -73,8 +76,9 @@ def write_folder(
         Of the folder.
     """
     asked, out = out, check_place(out)
-    image_shape = _check(source)
-    block_size, samples_per_shard = config.sizes(image_shape)
+    values = _values(source)
+    image_shape = _check(source, values)
+    block_size, samples_per_shard = config.sizes(image_shape, values.size)
     jobs = _plan(source, config, samples_per_shard)
     settings = {
         **{k: v for k, v in dataclasses.asdict(config).items() if k not in _IMMATERIAL},
@@ -95,7 +99,7 @@ def write_folder(
             for folder in (build, scratch):
                 folder.mkdir(exist_ok=True)
             _check_space(source, image_shape, config, partial)
-            task = WritingTask(source, config.layout, block_size, build, scratch)
+            task = WritingTask(source, config.layout, block_size, build, scratch, values)
             written = _write_shards(task, jobs, config.writers, progress)
             manifest = _manifest(source, settings, image_shape, key, jobs, written)
             for name, text in {
@@ -173,17 +177,23 @@ def _names(source: Source) -> dict[str, str]:
     return {NAMES_NAME: "\n".join(lines) + "\n"} if lines else {}
 
 
+def _values(source: Source) -> Values:
+    """What the source's stored values mean; bytes, where it does not say."""
+    values: Values = getattr(source, "values", Values())
+    return values
+
+
 def _check_space(
     source: Source, shape: tuple[int, int, int], config: PrepareConfig, folder: Path
 ) -> None:
     """Refuse at once what cannot fit; how far PNGs shrink is not known beforehand."""
     images = sum(len(arrays.labels) for arrays in source.splits.values())
-    needed = images * math.prod(shape)
+    needed = images * math.prod(shape) * _values(source).size
     if config.layout == "block" and needed > shutil.disk_usage(folder).free:
         raise OSError(errno.ENOSPC, f"No space left on device: {needed / 1e6:,.0f} MB are needed")
 
 
-def _check(source: Source) -> tuple[int, int, int]:
+def _check(source: Source, values: Values) -> tuple[int, int, int]:
     if "train" not in source.splits or len(source.splits["train"].labels) == 0:
         raise UserError(f"{source.name}: no training images")
     shapes = set()
@@ -199,9 +209,9 @@ def _check(source: Source) -> tuple[int, int, int]:
             )
         if counts != {0}:
             first = arrays.images[:1]
-            if first.dtype != np.uint8 or first.ndim != 4:
+            if first.dtype != values.numpy or first.ndim != 4:
                 raise UserError(
-                    f"{source.name}: images must be uint8 (n, C, H, W), "
+                    f"{source.name}: images must be {values.dtype} (n, C, H, W), "
                     f"not {first.dtype} {first.shape}"
                 )
             shapes.add(tuple(first.shape[1:]))
@@ -233,6 +243,9 @@ def _key(source: Source, settings: dict[str, Any], shape: tuple[int, int, int]) 
         "settings": settings,
         "shape": shape,
     }
+    values = _values(source)
+    if not values.are_bytes:
+        facts["values"] = [values.dtype, values.scale]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     for name, arrays in sorted(source.splits.items()):
         digest.update(f"{name} {len(arrays.labels)}".encode())
@@ -298,10 +311,10 @@ def _manifest(
     jobs: list[Job],
     written: list[dict[str, Any]],
 ) -> Manifest:
-    splits = {}
+    splits, values = {}, _values(source)
     for name in ("train", "val", "test"):
         records = [r for job, r in zip(jobs, written, strict=True) if job.split == name]
-        sums = Sums.of(record["sums"] for record in records)
+        sums = Sums.of((record["sums"] for record in records), values)
         shards = [Shard(**record["shard"]) for record in records]
         splits[name] = Split(
             count=sum(shard.count for shard in shards),
@@ -320,7 +333,10 @@ def _manifest(
             splits=splits,
             mean=mean,
             std=std,
-            fingerprint=fingerprint_of(splits),
+            fingerprint=fingerprint_of(splits, values),
+            version=BYTES_VERSION if values.are_bytes else MANIFEST_VERSION,
+            dtype=values.dtype,
+            scale=values.scale,
             provenance={
                 "key": key,
                 "settings": settings,

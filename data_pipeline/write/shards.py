@@ -26,8 +26,10 @@ from data_pipeline.files import whole_file
 from data_pipeline.folder.manifest import Shard
 from data_pipeline.folder.tars import write_tar
 from data_pipeline.records import parse_json, read_record
+from data_pipeline.values import Values
 
 _IMAGES_WORTH_A_PROCESS = 4096
+_BYTES = Values()
 
 
 class Source(Protocol):
@@ -67,10 +69,11 @@ class WritingTask:
     block_size: int
     build: Path
     scratch: Path
+    values: Values = _BYTES
 
     def write(self, job: Job) -> dict[str, Any]:
         """Write one shard, then its record."""
-        sums = Sums()
+        sums = Sums(self.values)
         blocks = _blocks(self.source.splits[job.source_split], job.rows, self.block_size)
         with whole_file(self.build / job.name, self.scratch) as file:
             offsets = write_tar(
@@ -171,18 +174,22 @@ def _take(images: Any, rows: np.ndarray) -> np.ndarray:
 
 
 class Sums:
-    """Exact sums over a shard: of pixels and their squares by channel, of labels."""
+    """Sums over a shard: of pixels and their squares by channel, of labels.
 
-    def __init__(self) -> None:
+    Those of 8-bit grey levels are exact; others are of what `Values.to_float32` gives, in float64.
+    """
+
+    def __init__(self, values: Values = _BYTES) -> None:
+        self.values = values
         self.pixels = 0
-        self.first: list[int] = []
-        self.second: list[int] = []
+        self.first: list[int | float] = []
+        self.second: list[int | float] = []
         self.labels: dict[int, int] = {}
 
     @classmethod
-    def of(cls, records: Iterable[Mapping[str, Any]]) -> Sums:
+    def of(cls, records: Iterable[Mapping[str, Any]], values: Values = _BYTES) -> Sums:
         """The sums over several shards, from their records."""
-        whole = cls()
+        whole = cls(values)
         for record in records:
             whole.pixels += record["pixels"]
             whole.first = _added(whole.first, record["first"])
@@ -196,8 +203,12 @@ class Sums:
         return [self.labels.get(label, 0) for label in range(classes)]
 
     def mean_and_std(self) -> tuple[list[float], list[float]]:
-        """By channel, of pixels scaled to [0, 1]."""
+        """By channel, of pixels scaled to [0, 1]; of other values as they are."""
         pairs = list(zip(self.first, self.second, strict=True))
+        if not self.values.are_bytes:
+            mean = [first / self.pixels for first, _ in pairs]
+            squares = [second / self.pixels for _, second in pairs]
+            return mean, [max(0.0, s - m * m) ** 0.5 for m, s in zip(mean, squares, strict=True)]
         mean = [first / self.pixels / 255 for first, _ in pairs]
         std = [(s * self.pixels - f * f) ** 0.5 / self.pixels / 255 for f, s in pairs]
         return mean, std
@@ -210,6 +221,11 @@ class Sums:
             self.first, self.second = [0] * channels, [0] * channels
         for channel in range(channels):
             values = block.images[:, channel]
+            if not self.values.are_bytes:
+                wide = self.values.to_float32(values).astype(np.float64)
+                self.first[channel] += float(wide.sum())
+                self.second[channel] += float(np.square(wide, out=wide).sum())
+                continue
             self.first[channel] += int(values.sum(dtype=np.uint64))
             squares = np.multiply(values, values, dtype=np.uint16)
             self.second[channel] += int(squares.sum(dtype=np.uint64))
@@ -229,8 +245,8 @@ class Sums:
 @dataclass(frozen=True, kw_only=True)
 class _SumsRecord:
     pixels: int
-    first: list[int]
-    second: list[int]
+    first: list[int | float]
+    second: list[int | float]
     labels: list[tuple[int, int]]
 
 
@@ -242,7 +258,7 @@ class _Record:
     sums: _SumsRecord
 
 
-def _added(sums: list[int], more: Sequence[int]) -> list[int]:
+def _added(sums: list[int | float], more: Sequence[int | float]) -> list[int | float]:
     return [a + b for a, b in zip(sums, more, strict=True)] if sums else list(more)
 
 

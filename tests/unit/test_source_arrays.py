@@ -13,8 +13,8 @@ IMAGES = RNG.integers(0, 256, (40, 7, 5), dtype=np.uint8)
 LABELS = np.arange(40) % 4
 
 
-def _load(path: Path) -> SourceData:
-    return load_source(SourceConfig(dataset="npz", source=str(path)))
+def _load(path: Path, **settings: str) -> SourceData:
+    return load_source(SourceConfig(dataset="npz", source=str(path), **settings))
 
 
 def _whole(data: SourceData) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +80,7 @@ def test_npy_files_alone_with_labels_beside_and_in_a_folder(tmp_path):
 )
 def test_layouts_and_number_types(tmp_path, stored, shape):
     np.save(tmp_path / "x.npy", stored)
-    images, _ = _whole(_load(tmp_path / "x.npy"))
+    images, _ = _whole(_load(tmp_path / "x.npy", dtype="uint8"))
     assert images.dtype == np.uint8
     assert images.shape[1:] == shape
     assert np.array_equal(images[:, 0], IMAGES)
@@ -143,11 +143,11 @@ def test_arrays_larger_than_memory_are_read_by_rows_to_the_same_images(tmp_path,
     wide = IMAGES.astype(">u2") * 256
     np.savez(tmp_path / "wide.npz", x_train=wide[:30], x_val=wide[30:35], x_test=wide[35:])
     for name in ("plain", "packed", "fortran", "wide"):
-        whole = _load(tmp_path / f"{name}.npz")
+        whole = _load(tmp_path / f"{name}.npz", dtype="uint8")
         with monkeypatch.context() as patch:
             patch.setattr("data_pipeline.sources.arrays.SMALL", 0)
             patch.setattr("data_pipeline.sources.arrays._CHUNK", 100)
-            lazy = _load(tmp_path / f"{name}.npz")
+            lazy = _load(tmp_path / f"{name}.npz", dtype="uint8")
         for split in ("train", "test"):
             assert type(lazy.splits[split].images) is not np.ndarray
             assert np.array_equal(lazy.splits[split].images[:], whole.splits[split].images)
@@ -160,13 +160,13 @@ def test_arrays_larger_than_memory_are_read_by_rows_to_the_same_images(tmp_path,
 def test_one_scale_serves_all_parts_of_a_type(tmp_path):
     train, test = IMAGES.astype(np.uint16) * 16, IMAGES.astype(np.uint16) // 8
     np.savez(tmp_path / "set.npz", x_train=train, x_test=test)
-    test_images = _load(tmp_path / "set.npz").splits["test"].images[:, 0]
+    test_images = _load(tmp_path / "set.npz", dtype="uint8").splits["test"].images[:, 0]
     assert np.array_equal(test_images, np.round(test / 4095 * 255).astype(np.uint8))
 
 
 def test_an_asked_for_scale_is_taken(tmp_path):
     np.save(tmp_path / "x.npy", IMAGES - 100.0)
-    config = SourceConfig(dataset="npz", source=str(tmp_path / "x.npy"), scale="-100,155")
+    config = SourceConfig(dataset="npz", source=str(tmp_path / "x.npy"), scale="-100,155", dtype="uint8")
     assert np.array_equal(_whole(load_source(config))[0][:, 0], IMAGES)
 
 

@@ -168,7 +168,7 @@ def test_16_bits_transparency_and_exif(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
     _save(tmp_path / "2.jpg", 90, size=(6, 8), exif=exif)
-    data = _load(tmp_path, color="grey", test_fraction=0.5)
+    data = _load(tmp_path, color="grey", test_fraction=0.5, dtype="uint8")
     parts = [data.splits[name] for name in ("train", "test")]
     index = np.concatenate([part.index for part in parts])
     values = np.concatenate([part.images[:][:, 0, 0, 0] for part in parts])[np.argsort(index)]

@@ -197,10 +197,10 @@ def test_12_bits_in_16_keep_their_levels(tmp_path, suffix):
     stored = np.linspace(0, 4095, 256).reshape(16, 16).astype(np.uint16)
     for n in range(4):
         Image.fromarray(stored).save(tmp_path / f"{n}.{suffix}")
-    data, said = _load(tmp_path)
+    data, said = _load(tmp_path, dtype="uint8")
     assert np.array_equal(_values(data)[2, 0], np.round(stored / 4095 * 255))
     assert "4 pictures of uint16: uint16 values of 0 to 4095: 0 becomes black and 4095" in said
-    data, said = _load(tmp_path, scale="0,8190")
+    data, said = _load(tmp_path, scale="0,8190", dtype="uint8")
     assert np.array_equal(_values(data)[2, 0], np.round(stored / 8190 * 255))
     assert data.provenance["pixels"]["uint16"][:2] == [0, 8190]
 
@@ -210,7 +210,7 @@ def test_float_tiffs_and_masks_of_0_and_1(tmp_path):
     for n in range(2):
         Image.fromarray(levels).save(tmp_path / f"{n}.tiff")
         Image.fromarray((levels > 0.5).astype(np.uint8)).save(tmp_path / f"mask{n}.png")
-    data, said = _load(tmp_path)
+    data, said = _load(tmp_path, dtype="uint8")
     values = _values(data)[:, 0]
     assert np.array_equal(values[0], np.round(levels * 255))
     assert np.array_equal(values[3], (levels > 0.5) * 255)

@@ -230,7 +230,10 @@ def test_tiffs_of_five_channels_and_12_bits(tmp_path):
     for source in (tmp_path / "files", tmp_path / "stack.ome.tif"):
         data, said = _load("tiff", source)
         assert "12 pictures of uint16: uint16 values of" in said
-        assert np.array_equal(_whole(data)[0], wanted)
+        assert "stored as uint16, the values as they are; --dtype uint8 stores 256 levels" in said
+        assert (data.values.dtype, data.values.scale) == ("uint16", (0, 4095))
+        assert np.array_equal(_whole(data)[0], CUBE)
+        assert np.array_equal(_whole(_load("tiff", source, dtype="uint8")[0])[0], wanted)
     assert "12 images in 1 files: pages count as images" in said
     assert _load("tiff", tmp_path / "files")[0].classes == ["cat", "dog"]
 
@@ -240,14 +243,15 @@ def test_tiffs_of_pages_colours_and_floats(tmp_path):
     pages = (CUBE[:, 0] / 4095).astype(np.float32)
     tifffile.imwrite(tmp_path / "pages.tif", pages, photometric="minisblack")
     assert np.array_equal(
-        _whole(_load("tiff", tmp_path / "pages.tif")[0])[0][:, 0], np.round(pages * 255)
+        _whole(_load("tiff", tmp_path / "pages.tif", dtype="uint8")[0])[0][:, 0],
+        np.round(pages * 255),
     )
     colours = CUBE[:4, :3].transpose(0, 2, 3, 1).copy()
     (tmp_path / "rgb").mkdir()
     for n, image in enumerate(colours):
         tifffile.imwrite(tmp_path / "rgb" / f"{n}.tif", image, photometric="rgb")
     (tmp_path / "rgb" / "x.tif").write_bytes(b"II*\0" + bytes(40))
-    data, said = _load("tiff", tmp_path / "rgb")
+    data, said = _load("tiff", tmp_path / "rgb", dtype="uint8")
     wanted = np.round(colours / 4095 * 255).transpose(0, 3, 1, 2)
     assert np.array_equal(_whole(data)[0], wanted)
     assert "skipped x.tif: " in said
@@ -378,7 +382,7 @@ def test_svhn_stl10_and_usps(tmp_path):
 def test_any_number_of_channels_in_arrays(tmp_path):
     for stored in (CUBE, CUBE.transpose(0, 2, 3, 1)):
         np.save(tmp_path / "x.npy", stored)
-        images = _whole(_load("npz", tmp_path / "x.npy")[0])[0]
+        images = _whole(_load("npz", tmp_path / "x.npy", dtype="uint8")[0])[0]
         assert np.array_equal(images, np.round(CUBE / 4095 * 255))
     np.save(tmp_path / "x.npy", np.zeros((4, 7, 9, 7), np.uint8))
     with pytest.raises(UserError, match=r"which axis is the channels"):

@@ -48,7 +48,7 @@ def model_card(run: Run, figures: Sequence[Mapping[str, Any]] = ()) -> str:
         "import vae_dist",
         "",
         'run = vae_dist.load_run("this folder")',
-        f"mu, logvar = run.encode(images)  # uint8 (n, {', '.join(map(str, run.image_shape))})",
+        f"mu, logvar = run.encode(images)  # {run.values.dtype} (n, {', '.join(map(str, run.image_shape))})",
         "again = run.decode(mu)",
         "```",
         "",

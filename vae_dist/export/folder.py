@@ -20,7 +20,7 @@ from vae_dist.run.checkpoint import SCHEMA
 from vae_dist.run.load import load_run
 from vae_dist.run.trained import Run
 
-KEPT = ("name", "fingerprint", "mean", "std")
+KEPT = ("name", "fingerprint", "mean", "std", "dtype", "scale")
 
 
 def save_run(run: Run, folder: Path, figures: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -49,7 +49,9 @@ def save_run(run: Run, folder: Path, figures: Sequence[Mapping[str, Any]] = ()) 
 def compare(run: Run, folder: Path) -> dict[str, float]:
     """The largest absolute difference of each output between a run and what was written of it."""
     again = load_run(folder, run.device, allow_code=True)  # written here, of a loaded run
-    images = np.random.default_rng(0).integers(0, 256, (7, *run.image_shape), dtype=np.uint8)
+    low, high = run.values.scale or (-1, 1)
+    drawn = np.random.default_rng(0).uniform(low, high, (7, *run.image_shape))
+    images = drawn.astype(run.values.numpy)
     (mu, logvar), (mu2, logvar2) = run.encode(images), again.encode(images)
     pairs = {"mu": (mu, mu2), "logvar": (logvar, logvar2)}
     pairs["decoded"] = (run.decode(mu), again.decode(mu))

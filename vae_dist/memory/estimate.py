@@ -172,6 +172,7 @@ def estimate(
     precision: str = "no",
     optimizer: str = "adam",
     momentum: float = 0.0,
+    value_bytes: int = 1,
 ) -> Need:
     """Estimate what one process needs for a step.
 
@@ -191,6 +192,8 @@ def estimate(
         ``no``, ``bf16`` or ``fp16``.
     optimizer, momentum : str, float
         For the tensors that it keeps.
+    value_bytes : int
+        Of a stored value of the images.
     """
     trained = bytes_of(p for p in objective.parameters() if p.requires_grad)
     micro = math.ceil(local_batch / accumulate)
@@ -201,7 +204,7 @@ def estimate(
         gradients=trained,
         optimizer=trained * optimizer_states(optimizer, momentum),
         activations=activation_bytes(objective, micro, image_shape, samples, precision),
-        inputs=local_batch * pixels * (1 + 4) + noise,  # uint8, then float32
+        inputs=local_batch * pixels * (value_bytes + 4) + noise,  # as stored, then float32
         micro_batch=micro,
     )
 

@@ -52,6 +52,7 @@ class Fit:
             precision=settings.precision.mixed_precision,
             optimizer=settings.optim.optimizer,
             momentum=settings.optim.momentum,
+            value_bytes=self.state.values.size,
         )
 
     def _find(self) -> int:

@@ -132,8 +132,9 @@ class Probe:
                 loss = objective.combine(terms).sum()
             loss.backward()
             with torch.no_grad():  # what a step that is logged measures
-                shown = objective.mean_image(terms["logits"])
-                ssim(shown, x, objective.config.ssim_window_size)
+                if objective.config.of_pixels:
+                    shown = objective.mean_image(terms["logits"])
+                    ssim(shown, x, objective.config.ssim_window_size)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
         finally:

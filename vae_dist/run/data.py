@@ -24,7 +24,8 @@ def describe_data(data: DataFolder) -> dict[str, Any]:
     ``fingerprint`` is of the shards. ``source`` is a hash of what the images are, ``split`` says
     which of them are train, val and test, and ``content`` is a hash of both: two folders of one
     ``content`` hold the same images in the same splits, whatever their shards and layout. Both
-    hashes are empty where the folder does not say where its images came from.
+    hashes are empty where the folder does not say where its images came from. ``dtype`` and
+    ``scale`` say what the stored values mean.
     """
     manifest = data.manifest
     return {
@@ -33,6 +34,8 @@ def describe_data(data: DataFolder) -> dict[str, Any]:
         "fingerprint": manifest.fingerprint,
         "mean": list(manifest.mean),
         "std": list(manifest.std),
+        "dtype": manifest.dtype,
+        "scale": None if manifest.scale is None else list(manifest.scale),
         **_identity(manifest),
     }
 
@@ -130,6 +133,8 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
     counts = {name: [one.count, one.class_counts] for name, one in manifest.splits.items()}
     # The means are exact sums over the train images: other pixels or rows give others.
     facts = [images, split, counts, manifest.mean, manifest.std]
+    if not manifest.values.are_bytes:
+        facts.append([manifest.dtype, manifest.scale])
     return {"source": images, "split": split, "content": _hash(facts)}
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from data_pipeline.errors import UserError
 from data_pipeline.records import read_json, read_record
+from data_pipeline.values import BYTES, Values
 from vae_dist.losses import LossConfig
 from vae_dist.models import ModelConfig, build_model
 from vae_dist.models.registry import names_a_module
@@ -75,6 +76,7 @@ def load_run(
         content_hash=hashlib.sha256(decisive.encode()).hexdigest(),
         path=checkpoint,
         averaged=average is not None,
+        values=config.values,
     )
 
 
@@ -95,6 +97,7 @@ def _load_exported(folder: Path, device: torch.device, allow_code: bool) -> Run:
         content_hash=hashlib.sha256(path.read_bytes()).hexdigest(),
         path=path,
         averaged=exported.averaged,
+        values=config.values,
     )
 
 
@@ -146,9 +149,18 @@ class _Config:
         if min(self.image_shape) < 1 or self.num_classes < 0:
             raise UserError("image_shape must be positive and num_classes not negative")
 
+    @property
+    def _scale(self) -> _Scale:
+        return read_record(_Scale, self.data, "config.json, data", ignore_unknown=True)
+
+    @property
+    def values(self) -> Values:
+        """What the stored values of the training data mean."""
+        return Values(self._scale.dtype, self._scale.scale)
+
     def objective(self) -> Objective:
         """The model and its losses, untrained."""
-        scale = read_record(_Scale, self.data, "config.json, data", ignore_unknown=True)
+        scale = self._scale
         if not len(scale.mean) == len(scale.std) == self.image_shape[0]:
             raise UserError(f"config.json, data: mean and std must be of {self.image_shape[0]}")
         model = build_model(self.model, self.image_shape, self.num_classes, scale.mean, scale.std)
@@ -166,6 +178,8 @@ class _Exported:
 class _Scale:
     mean: list[float]
     std: list[float]
+    dtype: str = "uint8"
+    scale: tuple[float, float] | None = BYTES
 
 
 def _load_article2018(path: Path, device: torch.device) -> Run:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
+from data_pipeline.values import Values
 from vae_dist import draw
 from vae_dist.objective import Objective
 from vae_dist.run.data import check_data
@@ -60,6 +61,8 @@ class Run:
         The checkpoint they came from.
     averaged : bool
         Whether they are the moving average of a training with ``--ema``.
+    values : Values
+        Type of the training data's stored values, and which of them are black and white.
 
     Examples
     --------
@@ -77,6 +80,7 @@ class Run:
     content_hash: str
     path: Path
     averaged: bool = False
+    values: Values = dataclasses.field(default_factory=Values)
 
     def __str__(self) -> str:
         """Name, step, and which weights: for a line of text."""
@@ -102,7 +106,9 @@ class Run:
         Parameters
         ----------
         images : array or Tensor
-            (n, C, H, W), or (n, H, W) where C is 1: uint8, or floats in [0, 1].
+            (n, C, H, W), or (n, H, W) where C is 1: uint8, or floats in [0, 1]. A run that
+            was trained on uint16 or floats takes such values and the training data's scale;
+            what lies outside is clipped, as it was in training.
         labels : array or Tensor, optional
             (n,), whole numbers; -1, or none at all, means unlabelled. Read by a conditional
             model alone.
@@ -177,17 +183,29 @@ class Run:
         return images
 
     def _scaled(self, images: Tensor) -> Tensor:
-        """Pixels as float32 in [0, 1]."""
-        if images.dtype == torch.uint8:
-            return images.float() / 255
+        """Pixels as float32 in [0, 1]; what are no pixels as they are."""
+        values, given = self.values, str(images.dtype).removeprefix("torch.")
+        of_type = images.is_floating_point() == (values.numpy.kind == "f")
+        if values.are_bytes:
+            of_type = images.dtype == torch.uint8
+        elif not of_type and not (images.is_floating_point() and values.are_pixels):
+            raise UserError(f"{self.name}: values of {given}; it was trained on {values}")
+        if of_type and (values.are_bytes or given != "uint8"):
+            return values.to_float(images)
         if not images.is_floating_point():
-            raise UserError(f"{self.name}: images of {images.dtype}; give uint8, or floats in 0..1")
+            raise UserError(
+                f"{self.name}: images of {images.dtype}; give {self._wanted}, or floats in 0..1"
+            )
         if images.numel() and not (float(images.min()) >= 0 and float(images.max()) <= 1):
             low, high = float(images.min()), float(images.max())
             raise UserError(
-                f"{self.name}: values in {low:g} to {high:g}; give floats in 0..1, or uint8"
+                f"{self.name}: values in {low:g} to {high:g}; give floats in 0..1, or {self._wanted}"
             )
         return images.float()
+
+    @property
+    def _wanted(self) -> str:
+        return "uint8" if self.values.are_bytes else str(self.values)
 
     @torch.no_grad()
     def _by_chunks(

@@ -55,6 +55,10 @@ def introduction(
         f"{state.steps_per_epoch} steps an epoch, {state.total_steps:,} in all"
     )
     yield f"images: {loaders.train.reason}"
+    if not manifest.values.are_bytes:
+        yield f"values: {manifest.values}" + (
+            "" if manifest.values.are_pixels else ": no SSIM, no PSNR and no pictures of them"
+        )
     for name, fault in loaders.left_out.items():
         yield f"not read by any process: shard {name} ({fault})"
     if state.frozen:
@@ -92,6 +96,9 @@ def closing(state: TrainState, data: DataFolder, folder: Path, reason: str | Non
         by = state.settings.checkpoint.best_by
         score = state.best if by == "loss" else -state.best
         yield f"best checkpoint: {best} ({best.resolve().name}, validation {by} {score:.4g})"
+    if not data.manifest.values.are_pixels:
+        yield f"next: vae-dist encode --run {run} --images DATA --out latents.npz"
+        return
     yield f"next: vae-dist evaluate --runs {run} --data {shlex.quote(shown(str(data.path)))}"
 
 

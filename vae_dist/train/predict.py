@@ -36,8 +36,8 @@ def predict(
         Print the validation figures.
     test, train : bool
         Write ``predictions/test.npz`` and ``predictions/train.npz`` into the run folder: ``mu`` and
-        ``logvar`` float32 (n, z), ``reconstructions`` uint8 (n, C, H, W), ``labels`` and
-        ``index`` int64 (n,).
+        ``logvar`` float32 (n, z), ``reconstructions`` uint8 (n, C, H, W) (float32 of data
+        that are no pixels), ``labels`` and ``index`` int64 (n,).
 
     Returns
     -------
@@ -92,11 +92,11 @@ def _embed(state: TrainState, loader: Loader) -> dict[str, np.ndarray]:
         batch = batch.to(state.device)
         with state.accelerator.autocast():
             terms = objective(state.to_images(batch, augment=False), None, batch.labels)
-        pixels = (objective.mean_image(terms["logits"]) * 255).round().byte()
+        mean = objective.mean_image(terms["logits"])
         found = {
             "mu": terms["mu"].float(),
             "logvar": terms["logvar"].float(),
-            "reconstructions": pixels,
+            "reconstructions": (mean * 255).round().byte() if state.values.are_pixels else mean,
             "labels": batch.labels,
             "index": batch.index,
         }

@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 from data_pipeline.checks import AtLeast, check_fields
 from data_pipeline.errors import UserError
+from data_pipeline.folder.manifest import Manifest
 from data_pipeline.load.config import LoaderConfig
 from vae_dist.losses import LossConfig
 from vae_dist.memory.estimate import MemoryConfig
@@ -79,6 +80,27 @@ class RunConfig:
             raise UserError(
                 f"--start-epoch {self.start_epoch}: must be below --epochs {self.epochs}"
             )
+
+
+def check_fit(settings: Settings, manifest: Manifest) -> None:
+    """Refuse settings that need pixels for data that are none, and the other way round."""
+    kind = settings.loss.image_loss_type
+    if manifest.values.are_pixels:
+        if not settings.loss.of_pixels:
+            raise UserError(
+                f"--image-loss-type {kind}: is for data that are no pixels, {manifest.name} holds "
+                "pixels; Fix: --image-loss-type mse"
+            )
+        return
+    what = f"{manifest.name} holds no pixels (its manifest has no scale)"
+    if settings.loss.of_pixels:
+        raise UserError(f"--image-loss-type {kind}: {what}; Fix: --image-loss-type gaussian")
+    if settings.run.do_augs:
+        raise UserError(f"--do-augs: {what}; leave it out")
+    if settings.checkpoint.best_by == "ssim":
+        raise UserError(f"--best-by ssim: {what}; Fix: --best-by loss")
+    if settings.loss.prior == "vamp":
+        raise UserError(f"--prior vamp: learns pictures, and {what}; Fix: --prior mixture")
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -23,7 +23,7 @@ from vae_dist.objective import Objective
 from vae_dist.train.accelerator import prepare_module
 from vae_dist.train.ema import Average
 from vae_dist.train.optim import build_optimizer, build_scheduler, set_rates
-from vae_dist.train.settings import Settings
+from vae_dist.train.settings import Settings, check_fit
 from vae_dist.train.start import freeze
 
 SUMS = ("loss", "recon", "kl", "images", "ssim", "ssim_images")
@@ -84,7 +84,9 @@ class TrainState:
         self, settings: Settings, manifest: Manifest, accelerator: Accelerator, steps_per_epoch: int
     ) -> None:
         run = settings.run
+        check_fit(settings, manifest)
         self.settings, self.manifest, self.accelerator = settings, manifest, accelerator
+        self.values = manifest.values
         self.device = accelerator.device
         self.world = World(accelerator.process_index, accelerator.num_processes)
         self.steps_per_epoch = steps_per_epoch
@@ -185,7 +187,7 @@ class TrainState:
 
     def to_images(self, batch: Batch, *, augment: bool) -> Tensor:
         """Pixels as float32 (n, C, H, W) in [0, 1] on the device, augmented if asked."""
-        images = batch.images.float().div_(255.0)
+        images = self.values.to_float(batch.images)
         if augment and self.augment is not None:
             images = self.augment(images, batch)
         if self.settings.precision.channels_last:

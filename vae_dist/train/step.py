@@ -98,7 +98,7 @@ def train_step(
             with torch.no_grad():
                 one = state.constant(count, 1.0)
                 columns = [loss, terms["recon"], terms["kl"], one]
-                if with_ssim:
+                if with_ssim and settings.loss.of_pixels:
                     shown = objective.mean_image(terms["logits"])
                     columns += [ssim(shown, x, settings.loss.ssim_window_size), one]
                 found.append(torch.stack(columns).sum(1, dtype=torch.float64))

@@ -276,7 +276,8 @@ class Trainer:
             each.on_validation(dict(record))
         if whole:
             self.sink.epoch(counters.epoch, state.close_epoch(), figures)
-        if self.is_main and self.settings.log.tensorboard_images:
+        pictures = self.settings.log.tensorboard_images and self.settings.loss.of_pixels
+        if self.is_main and pictures:
             with state.averaged():
                 panel = reconstruction_panel(state, self.data)
             self.sink.images(panel, counters.step)

@@ -25,14 +25,15 @@ Importance Weighted Autoencoders, 2016)."""
 PANEL_IMAGES = 40
 
 _SCALARS = ("loss", "recon", "kl", "ssim", "psnr", "recon_sampled", "images")
+_OF_PIXELS = ("ssim", "psnr")
 
 
 @torch.no_grad()
 def validate(state: TrainState, loader: Loader, agreement: Agreement) -> dict[str, Any] | None:
     """Figures of the validation split, or None if the run was asked to stop meanwhile.
 
-    ``loss``, ``recon``, ``ssim`` and ``psnr`` are those of z = mu, as in the 2018 program, with
-    the full KL weight. ``recon_sampled`` and ``elbo`` are those of one sampled z, the same noise
+    ``loss``, ``recon`` and, of pixels, ``ssim`` and ``psnr`` are those of z = mu, as in the 2018
+    program, with the full KL weight. ``recon_sampled`` and ``elbo`` are those of one sampled z, the same noise
     at every validation. All in nats an image, save SSIM (1) and PSNR (dB).
 
     Returns
@@ -42,7 +43,8 @@ def validate(state: TrainState, loader: Loader, agreement: Agreement) -> dict[st
     """
     objective, config = state.objective, state.settings.loss
     latents = objective.model.latent_size
-    scalars = torch.zeros(len(_SCALARS), dtype=torch.float64, device=state.device)
+    names = [name for name in _SCALARS if config.of_pixels or name not in _OF_PIXELS]
+    scalars = torch.zeros(len(names), dtype=torch.float64, device=state.device)
     by_latent = torch.zeros(3, latents, dtype=torch.float64, device=state.device)
     draws = Draws(state.settings.run.seed, "validation", latents, state.device)
     objective.eval()
@@ -59,22 +61,23 @@ def validate(state: TrainState, loader: Loader, agreement: Agreement) -> dict[st
             terms = objective(images, None, batch.labels)
             sampled = objective(images, noise, batch.labels)
         shown = objective.mean_image(terms["logits"])
-        per_image = [
-            objective.combine(terms),
-            terms["recon"],
-            sampled["kl"],
-            ssim(shown, images, config.ssim_window_size),
-            psnr(shown, images),
-            sampled["recon"],
-            torch.ones_like(terms["recon"]),
-        ]
-        scalars += torch.stack([figure.double().sum() for figure in per_image])
+        per_image = {
+            "loss": objective.combine(terms),
+            "recon": terms["recon"],
+            "kl": sampled["kl"],
+            "recon_sampled": sampled["recon"],
+            "images": torch.ones_like(terms["recon"]),
+        }
+        if config.of_pixels:
+            per_image["ssim"] = ssim(shown, images, config.ssim_window_size)
+            per_image["psnr"] = psnr(shown, images)
+        scalars += torch.stack([per_image[name].double().sum() for name in names])
         mu = terms["mu"].double()
         by_latent += torch.stack([terms["kl_dim"].double().sum(0), mu.sum(0), mu.square().sum(0)])
     objective.train()
     total, latent_sums = state.reduce(scalars), state.reduce(by_latent)
-    count = total[-1]
-    figures: dict[str, Any] = dict(zip(_SCALARS, (total / count).tolist(), strict=True))
+    count = total[names.index("images")]
+    figures: dict[str, Any] = dict(zip(names, (total / count).tolist(), strict=True))
     figures["images"] = int(count)
     kl_dim, mean, square = latent_sums / count
     figures["elbo"] = -(figures["recon_sampled"] + figures["kl"])
