@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks import data_others as others
 from data_pipeline.batch import Arrays
 from data_pipeline.checks import AtLeast, check_fields
+from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder, open_data
 from data_pipeline.load.config import LoaderConfig
 from data_pipeline.load.loader import make_loader

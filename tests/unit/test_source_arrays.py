@@ -166,7 +166,9 @@ def test_one_scale_serves_all_parts_of_a_type(tmp_path):
 
 def test_an_asked_for_scale_is_taken(tmp_path):
     np.save(tmp_path / "x.npy", IMAGES - 100.0)
-    config = SourceConfig(dataset="npz", source=str(tmp_path / "x.npy"), scale="-100,155", dtype="uint8")
+    config = SourceConfig(
+        dataset="npz", source=str(tmp_path / "x.npy"), scale="-100,155", dtype="uint8"
+    )
     assert np.array_equal(_whole(load_source(config))[0][:, 0], IMAGES)
 
 

@@ -174,9 +174,7 @@ def test_pictures_of_them_are_shown_by_their_scale_and_of_no_pixels_refused(tmp_
 
     values = Values("uint16", (0.0, 4095.0))
     images = np.full((20, 1, 6, 6), 2048, np.uint16)
-    parts = {
-        name: Arrays(images, np.full(20, -1), np.arange(20)) for name in ("train", "test")
-    }
+    parts = {name: Arrays(images, np.full(20, -1), np.arange(20)) for name in ("train", "test")}
     source = ArraySource(parts, [])
     source.values = values
     data = written(tmp_path / "data", source)
