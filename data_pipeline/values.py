@@ -35,6 +35,9 @@ class Values:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise UserError(f"dtype {self.dtype!r:.40}: expected one of {', '.join(DTYPES)}")
+        if self.scale is not None:
+            low, high = map(float, self.scale)
+            object.__setattr__(self, "scale", (low, high))  # 0 and 0.0 are written alike
         if self.scale is not None and not -math.inf < self.scale[0] < self.scale[1] < math.inf:
             raise UserError(f"scale {self.scale!s:.80}: the first value must be below the second")
 

@@ -61,6 +61,9 @@ class EncodeConfig:
     """NAME.npz or NAME.parquet."""
     split: str = "all"
     """Of a data folder: all, train, val or test."""
+    scale: str = "training"
+    """Which values of pictures or arrays are black and white: as in the run's training data, or
+    LOW,HIGH, percentile or auto as in vae-dist prepare."""
     reconstructions: bool = False
     """Also write the images decoded from mu."""
     use_labels: bool = False
@@ -97,7 +100,13 @@ def main(argv: Sequence[str]) -> int:
 
         if config.use_labels and not run.objective.model.num_classes:
             raise UserError("--use-labels: this run is not conditional; Fix: without the flag")
-        rows = open_images(config.images, run.image_shape, split=config.split, progress=progress)
+        if config.reconstructions and not run.values.are_pixels:
+            raise UserError(
+                "--reconstructions: the run was trained on data that are no pixels; decode mu "
+                "with vae-dist decode"
+            )
+        scale = {} if config.scale == "training" else {"scale": config.scale}
+        rows = open_images(config.images, run, split=config.split, progress=progress, **scale)
         return encode_job(
             run,
             rows,

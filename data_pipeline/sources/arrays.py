@@ -140,6 +140,10 @@ def load_arrays(config: SourceConfig, progress: Progress) -> SourceData:
         "files": sums,
         "test_fraction": config.test_fraction,
         "pixels": {part: [scale.low, scale.high, scale.why] for part, scale in scales.items()},
+        "types": {
+            arrays["images"].dtype.name: [scales[part].low, scales[part].high]
+            for part, arrays in found.items()
+        },
     }
     whole = path.resolve()
     return SourceData(

@@ -166,6 +166,7 @@ def load_pictures(found: Found, config: SourceConfig, progress: Progress) -> Sou
         "skipped_reasons": dict(Counter(why for _, why in odd).most_common(20)),
         "system_files": found.system_files,
         "pixels": {str(t): [s.low, s.high, s.why] for t, s in scales.items()},
+        "types": {str(dtype): [s.low, s.high] for dtype, s in scales.items()},
         "image_size": config.image_size,
         "color": config.color,
         "test_fraction": config.test_fraction,

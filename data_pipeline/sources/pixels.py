@@ -119,6 +119,20 @@ class Tally:
         return float(self._bins[clipped].sum() / self._bins.sum())
 
 
+def parse_scales(text: str) -> dict[str, tuple[float, float]]:
+    """Black and white by type, of ``uint8=0,255;uint16=0,4095``; empty for every other text."""
+    if "=" not in text:
+        return {}
+    pairs = (part.split("=", 1) for part in text.split(";"))
+    try:
+        found = {np.dtype(name).name: parse_scale(span) for name, span in pairs}
+    except TypeError:
+        found = {}
+    if not found or not all(found.values()):
+        raise UserError(f"--scale {text}: expected TYPE=LOW,HIGH;TYPE=LOW,HIGH")
+    return {name: span for name, span in found.items() if span}
+
+
 def parse_scale(text: str) -> tuple[float, float] | None:
     """LOW and HIGH of ``--scale LOW,HIGH``; None for ``auto`` and ``percentile``.
 
@@ -127,7 +141,7 @@ def parse_scale(text: str) -> tuple[float, float] | None:
     UserError
         If it is none of the three.
     """
-    if text in ("auto", "percentile"):
+    if text in ("auto", "percentile") or parse_scales(text):
         return None
     try:
         low, high = map(float, text.split(","))
@@ -174,6 +188,15 @@ def scale_for(asked: str, tally: Tally, where: str) -> Scale:
             raise UserError(f"{where}: nearly all values are {low:g}; give --scale LOW,HIGH")
         return Scale(low, high, f"their percentiles {PERCENTILES[0]} and {PERCENTILES[1]}")
     scale = _automatic(dtype, tally.low, tally.high)
+    if by_type := parse_scales(asked):
+        alike = {_family(np.dtype(name)): span for name, span in by_type.items()}
+        if span := alike.get(_family(dtype)):
+            return Scale(*span, "that of the training data")
+        if scale is None or dtype.kind not in "bf" or (scale.low, scale.high) != (0, 1):
+            raise UserError(
+                f"{where}: values of {dtype}, and it cannot be known which are black and white: "
+                f"the training data were {', '.join(by_type)}; give --scale=LOW,HIGH"
+            )
     if scale is None:
         example = f"--scale={tally.low:g},{tally.high:g}"
         raise UserError(
@@ -182,6 +205,11 @@ def scale_for(asked: str, tally: Tally, where: str) -> Scale:
             "or --scale percentile"
         )
     return replace(scale, chosen=True)
+
+
+def _family(dtype: np.dtype) -> str:
+    """Types whose numbers mean the same: of any length, but bytes are a kind of their own."""
+    return dtype.name if dtype in (np.uint8, np.bool_) else dtype.kind.replace("u", "i")
 
 
 def _automatic(dtype: np.dtype, low: float, high: float) -> Scale | None:

@@ -238,8 +238,8 @@ def _key(source: Source, settings: dict[str, Any], shape: tuple[int, int, int]) 
         "version": _BYTES_VERSION,
         "name": source.name,
         "classes": list(source.classes),
-        # The same images found in another place are the same.
-        "provenance": {k: v for k, v in source.provenance.items() if k != "found"},
+        # The same images found in another place are the same; "pixels" says what "types" says.
+        "provenance": {k: v for k, v in source.provenance.items() if k not in ("found", "types")},
         "settings": settings,
         "shape": shape,
     }

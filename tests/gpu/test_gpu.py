@@ -102,7 +102,9 @@ def state_on(device):
         clip_grad_norm_=torch.nn.utils.clip_grad_norm_,
     )
     settings = Settings(run=RunConfig(batch_size=64), model=ModelConfig(model_type="fc_conv"))
-    manifest = SimpleNamespace(image_shape=SHAPE, classes=range(10), mean=[0.3], std=[0.3])
+    manifest = SimpleNamespace(
+        image_shape=SHAPE, classes=range(10), mean=[0.3], std=[0.3], values=Values()
+    )
     return TrainState(settings, manifest, accelerator, 100)
 
 

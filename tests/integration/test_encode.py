@@ -124,7 +124,7 @@ def test_the_same_bytes_on_any_number_of_processes(
     processes: int, run: Run, data: DataFolder, tmp_path: Path
 ) -> None:
     assert encode(run, data.path, tmp_path / "one.npz") == 0
-    rows = open_images(data.path, SHAPE, split="all", progress=Silent())
+    rows = open_images(data.path, run, split="all", progress=Silent())
     job = encode_job(run, rows, tmp_path / "many.npz")
     for rank in reversed(range(processes)):
         assert job.finish(False, Silent()) > 0
@@ -152,7 +152,7 @@ def test_a_killed_encode_goes_on_where_it_stopped(
         pass
 
     assert encode(run, data.path, tmp_path / "one.npz") == 0
-    rows = open_images(data.path, SHAPE, split="all", progress=Silent())
+    rows = open_images(data.path, run, split="all", progress=Silent())
     job, computed = encode_job(run, rows, tmp_path / "z.npz"), []
     keep = job.output.keep
 

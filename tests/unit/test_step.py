@@ -13,6 +13,7 @@ from benchmarks.step_parts import Counting
 from data_pipeline.batch import Batch
 from data_pipeline.files import write_json
 from data_pipeline.order import World
+from data_pipeline.values import Values
 from vae_dist.losses import LossConfig
 from vae_dist.memory.allocator import keep_freed_memory
 from vae_dist.models import MODELS, ModelConfig
@@ -41,7 +42,9 @@ def make(autocast=None, loss=None, model="fc_conv", **run):
         model=ModelConfig(model_type=model, **SMALL),
         loss=loss or LossConfig(),
     )
-    manifest = SimpleNamespace(image_shape=SHAPE, classes=range(10), mean=[0.3], std=[0.3])
+    manifest = SimpleNamespace(
+        image_shape=SHAPE, classes=range(10), mean=[0.3], std=[0.3], values=Values()
+    )
     state = TrainState(settings, manifest, accelerator, 10)
     if autocast:
 

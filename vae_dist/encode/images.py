@@ -16,7 +16,9 @@ from data_pipeline.folder.opening import DataFolder, open_data
 from data_pipeline.progress import Progress
 from data_pipeline.remote.reading import is_remote
 from data_pipeline.sources import SourceConfig, SourceData, load_source
+from data_pipeline.values import Values
 from vae_dist.encode.rows import Chunk, Piece, Rows
+from vae_dist.run.trained import Run
 
 BLOCK_BYTES = 1 << 20
 
@@ -54,7 +56,8 @@ class FolderRows(Rows):
 class SourceRows(Rows):
     """The images of a folder of pictures or of NumPy files, in the order of their names."""
 
-    def __init__(self, source: SourceData) -> None:
+    def __init__(self, source: SourceData, values: Values) -> None:
+        self.stored, self.values = source.values, values
         self.parts = {name: part for name, part in source.splits.items() if len(part.labels)}
         if len(self.parts) == 1:
             self.parts = {"all": next(iter(self.parts.values()))}
@@ -71,12 +74,21 @@ class SourceRows(Rows):
         for first in range(piece.first, piece.first + piece.count, step):
             rows = slice(first, min(first + step, piece.first + piece.count))
             names = None if paths is None else np.array([str(path) for path in paths[rows]])
-            yield Chunk(part.images[rows], part.labels[rows], part.index[rows], names)
+            images = self._as_trained(part.images[rows])
+            yield Chunk(images, part.labels[rows], part.index[rows], names)
+
+    def _as_trained(self, images: np.ndarray) -> np.ndarray:
+        """Images of the type and scale that the run was trained on."""
+        if self.stored == self.values or self.values.scale is None:
+            return images
+        low, high = self.values.scale
+        pixels = self.stored.to_float32(images)
+        return low + pixels * (high - low) if self.values.numpy.kind == "f" else pixels
 
 
 def open_images(
     path: str,
-    image_shape: tuple[int, int, int],
+    run: Run,
     *,
     split: str,
     progress: Progress,
@@ -88,22 +100,25 @@ def open_images(
     ----------
     path : str
         A data folder or its address; a folder of pictures; an .npy or .npz file.
-    image_shape : tuple of int
-        (C, H, W) that the model takes: pictures are scaled and cropped to it.
+    run : Run
+        Pictures are scaled and cropped to the shape that it takes; what their values mean is what
+        those of its training data meant.
     split : str
         Of a data folder: its name, or ``all``.
     progress : Progress
     **options
-        Further fields of `SourceConfig`.
+        Further fields of `SourceConfig`; ``scale`` says otherwise.
 
     Raises
     ------
     UserError
         If it is none of these, or its images have another shape.
     """
-    local = Path(path).expanduser()
+    local, image_shape = Path(path).expanduser(), run.image_shape
     if is_remote(path) or (local / MANIFEST_NAME).is_file():
-        rows: Rows = FolderRows(open_data(path if is_remote(path) else str(local)), split)
+        data = open_data(path if is_remote(path) else str(local))
+        _check_values(path, data.manifest.values, run, progress)
+        rows: Rows = FolderRows(data, split)
     else:
         if not local.exists():
             raise UserError(f"--images {path}: no such file or folder")
@@ -111,11 +126,24 @@ def open_images(
             raise UserError(
                 f"--split {split}: --images {path} is no data folder; Fix: without --split"
             )
-        rows = SourceRows(_load(local, image_shape, progress, options))
+        if not run.values.are_pixels:
+            raise UserError(
+                f"--images {path}: the run was trained on data that are no pixels; give such a "
+                "data folder"
+            )
+        options = {"scale": run.scales, "dtype": run.values.dtype, **options}
+        rows = SourceRows(_load(local, image_shape, progress, options), run.values)
     if rows.shape != image_shape:
         have, want = ("x".join(map(str, s)) for s in (rows.shape, image_shape))
         raise UserError(f"--images {path}: images are {have}, the run was trained on {want}")
     return rows
+
+
+def _check_values(path: str, values: Values, run: Run, progress: Progress) -> None:
+    if (values.dtype, values.are_pixels) != (run.values.dtype, run.values.are_pixels):
+        raise UserError(f"--images {path}: holds {values}; the run was trained on {run.values}")
+    if values != run.values:
+        progress.say(f"{path}: holds {values}; taken as in the run's training: {run.values}")
 
 
 def _load(

@@ -47,7 +47,7 @@ def encode_job(
         mu, logvar = run.encode(chunk.values, told)
         columns = {"mu": mu, "logvar": logvar, **_kept(chunk)}
         if reconstructions:
-            columns["reconstructions"] = _bytes(run.decode(mu, told))
+            columns["reconstructions"] = _shown(run, run.decode(mu, told))
         return columns
 
     settings = {"task": "encode", "reconstructions": reconstructions, "labels": labels}
@@ -55,11 +55,16 @@ def encode_job(
 
 
 def decode_job(run: Run, rows: Rows, out: Path, *, labels: bool = False) -> Job:
-    """Images of latents: uint8 (n, C, H, W) under ``images``, else as `encode_job`."""
+    """Images of latents under ``images``, else as `encode_job`.
+
+    They are uint8 (n, C, H, W); of a run whose data are no pixels float32.
+    """
+    if out.suffix == "" and not run.values.are_pixels:
+        raise UserError(f"--out {out}: what the run decodes are no pictures; give --out NAME.npz")
 
     def compute(chunk: Chunk) -> Columns:
         images = run.decode(chunk.values, chunk.labels if labels else None)
-        return {"images": _bytes(images), **_kept(chunk)}
+        return {"images": _shown(run, images), **_kept(chunk)}
 
     return _job(run, rows, compute, {"task": "decode", "labels": labels}, out)
 
@@ -96,5 +101,8 @@ def _kept(chunk: Chunk) -> Columns:
     return kept if chunk.names is None else {**kept, "names": chunk.names}
 
 
-def _bytes(images: np.ndarray) -> np.ndarray:
+def _shown(run: Run, images: np.ndarray) -> np.ndarray:
+    """Pixels as grey levels; what are no pixels as they are."""
+    if not run.values.are_pixels:
+        return images
     return np.round(images * np.float32(255)).astype(np.uint8)

@@ -20,7 +20,7 @@ from vae_dist.run.checkpoint import SCHEMA
 from vae_dist.run.load import load_run
 from vae_dist.run.trained import Run
 
-KEPT = ("name", "fingerprint", "mean", "std", "dtype", "scale")
+KEPT = ("name", "fingerprint", "mean", "std", "dtype", "scale", "types")
 
 
 def save_run(run: Run, folder: Path, figures: Sequence[Mapping[str, Any]] = ()) -> None:

@@ -25,7 +25,8 @@ def describe_data(data: DataFolder) -> dict[str, Any]:
     which of them are train, val and test, and ``content`` is a hash of both: two folders of one
     ``content`` hold the same images in the same splits, whatever their shards and layout. Both
     hashes are empty where the folder does not say where its images came from. ``dtype`` and
-    ``scale`` say what the stored values mean.
+    ``scale`` say what the stored values mean, ``types`` which values of the source's types were
+    black and white.
     """
     manifest = data.manifest
     return {
@@ -36,6 +37,7 @@ def describe_data(data: DataFolder) -> dict[str, Any]:
         "std": list(manifest.std),
         "dtype": manifest.dtype,
         "scale": None if manifest.scale is None else list(manifest.scale),
+        "types": dict(manifest.provenance.get("source", {}).get("types") or {}),
         **_identity(manifest),
     }
 
@@ -127,6 +129,7 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
     if "test_fraction" in source:
         split["test_fraction"] = source.pop("test_fraction")
     source.pop("found", None)  # the same images found in another place are the same
+    source.pop("types", None)  # says what "pixels" says
     if not source:
         return {"source": "", "split": split, "content": ""}
     images = _hash([manifest.name, manifest.image_shape, manifest.classes, source])

@@ -92,6 +92,12 @@ class Run:
         return next(self.objective.parameters()).device
 
     @property
+    def scales(self) -> str:
+        """Values of the training data's types that were black and white, as ``--scale`` takes them."""
+        types = self.config.get("data", {}).get("types") or {self.values.dtype: self.values.scale}
+        return ";".join(f"{name}={low:.17g},{high:.17g}" for name, (low, high) in types.items())
+
+    @property
     def latent_size(self) -> int:
         """Number of latents."""
         return self.objective.model.latent_size
@@ -184,15 +190,13 @@ class Run:
 
     def _scaled(self, images: Tensor) -> Tensor:
         """Pixels as float32 in [0, 1]; what are no pixels as they are."""
-        values, given = self.values, str(images.dtype).removeprefix("torch.")
-        of_type = images.is_floating_point() == (values.numpy.kind == "f")
-        if values.are_bytes:
-            of_type = images.dtype == torch.uint8
-        elif not of_type and not (images.is_floating_point() and values.are_pixels):
-            raise UserError(f"{self.name}: values of {given}; it was trained on {values}")
-        if of_type and (values.are_bytes or given != "uint8"):
-            return values.to_float(images)
-        if not images.is_floating_point():
+        floats = images.is_floating_point()
+        as_trained = floats
+        if self.values.numpy.kind != "f":
+            as_trained = not floats and (images.dtype == torch.uint8) == self.values.are_bytes
+        if as_trained:
+            return self.values.to_float(images)
+        if not floats:
             raise UserError(
                 f"{self.name}: images of {images.dtype}; give {self._wanted}, or floats in 0..1"
             )
