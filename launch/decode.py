@@ -37,7 +37,7 @@ class DecodeConfig:
     """A run folder, a checkpoint folder, or a .pth.tar of the 2018 program (torchrun takes --run
     for one of its own flags: call it --checkpoint there)."""
     latents: Path
-    """What vae-dist encode wrote, or an .npy of (n, z)."""
+    """What vae-dist encode wrote (a file or a data folder), or an .npy of (n, z)."""
     out: Path
     """NAME.npz, NAME.parquet, or a folder for PNGs."""
     use_labels: bool = False

@@ -58,7 +58,8 @@ class EncodeConfig:
     images: str
     """A data folder or its address, a folder of pictures, an .npy or .npz file."""
     out: Path
-    """NAME.npz or NAME.parquet."""
+    """NAME.npz, NAME.parquet, or a folder's name: a data folder of mu, which vae-dist train takes
+    as --data."""
     split: str = "all"
     """Of a data folder: all, train, val or test."""
     scale: str = "training"

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.errors import UserError
-from data_pipeline.folder.manifest import MANIFEST_NAME
+from data_pipeline.folder.manifest import MANIFEST_NAME, NAMES_NAME
 from data_pipeline.folder.opening import DataFolder, open_data
 from data_pipeline.progress import Progress
-from data_pipeline.remote.reading import is_remote
+from data_pipeline.remote.reading import is_remote, join, read_small
 from data_pipeline.sources import SourceConfig, SourceData, load_source
 from data_pipeline.values import Values
 from vae_dist.encode.rows import Chunk, Piece, Rows
 from vae_dist.run.trained import Run
 
 BLOCK_BYTES = 1 << 20
+MAX_NAMES_BYTES = 1 << 30
 
 
 class FolderRows(Rows):
@@ -36,6 +37,12 @@ class FolderRows(Rows):
         self.classes = list(manifest.classes)
         self.splits = {name: manifest.splits[name].count for name in chosen}
         self.shape = manifest.image_shape
+
+    def names(self) -> bytes:
+        try:
+            return read_small(join(self.data.path, NAMES_NAME), self.data.config, MAX_NAMES_BYTES)
+        except FileNotFoundError:
+            return b""
 
     def pieces(self) -> list[Piece]:
         found = []

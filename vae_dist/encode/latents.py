@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.errors import UserError, files_of_user
+from data_pipeline.folder.opening import open_data
 from data_pipeline.sources.numpy_files import open_npy, open_npz
 from vae_dist.encode.rows import Chunk, Piece, Rows
 
@@ -22,7 +23,8 @@ class LatentRows(Rows):
     Parameters
     ----------
     path : Path
-        .npy of (n, z); .npz with ``mu`` (or ``z``, ``latents``); .parquet with such a column.
+        .npy of (n, z); .npz with ``mu`` (or ``z``, ``latents``); .parquet with such a column; a
+        data folder of latents.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,6 +70,8 @@ class LatentRows(Rows):
 
 
 def _columns(path: Path) -> dict[str, np.ndarray]:
+    if path.is_dir():
+        return _folder(path)
     if path.suffix == ".parquet":
         return _parquet(path)
     if path.suffix == ".npy":
@@ -75,6 +79,19 @@ def _columns(path: Path) -> dict[str, np.ndarray]:
     wanted = (*WORDS, "labels", "index", "names", "split", "classes")
     arrays, _ = open_npz(path, lambda name: name in wanted)
     return {name: array.whole() for name, array in arrays.items()}
+
+
+def _folder(path: Path) -> dict[str, np.ndarray]:
+    data = open_data(str(path))
+    parts = {name: data.rows(name) for name, one in data.manifest.splits.items() if one.count}
+    mu, labels, index = map(np.concatenate, zip(*parts.values(), strict=True))
+    return {
+        WORDS[0]: mu.reshape(len(mu), -1) if data.manifest.image_shape[1:] == (1, 1) else mu,
+        "labels": labels,
+        "index": index,
+        "split": np.repeat(list(parts), [len(part.labels) for part in parts.values()]),
+        "classes": np.array(data.manifest.classes, dtype=str),
+    }
 
 
 def _parquet(path: Path) -> dict[str, np.ndarray]:

@@ -104,6 +104,10 @@ class Rows(ABC):
     def blocks(self, piece: Piece) -> Iterator[Chunk]:
         """The rows of a piece in order, in blocks as they come."""
 
+    def names(self) -> bytes:
+        """Lines of the ``names.jsonl`` that the rows come with; others have names in `blocks`."""
+        return b""
+
     def chunks(self, piece: Piece, size: int) -> Iterator[Chunk]:
         """The rows of a piece in order, `size` at a time (the last time fewer)."""
         waiting: list[Chunk] = []

@@ -11,6 +11,7 @@ import numpy as np
 from data_pipeline.errors import UserError
 from vae_dist.encode.images import digest
 from vae_dist.encode.job import Job
+from vae_dist.encode.latent_folder import LatentFolder
 from vae_dist.encode.outputs import Columns, Npz, Output, Parquet, Pictures
 from vae_dist.encode.rows import Chunk, Rows
 from vae_dist.run.trained import Run, chunk_size
@@ -50,6 +51,11 @@ def encode_job(
             columns["reconstructions"] = _shown(run, run.decode(mu, told))
         return columns
 
+    if reconstructions and not out.suffix:
+        raise UserError(
+            f"--reconstructions: --out {out} is a data folder, which holds latents alone; "
+            "give --out NAME.npz"
+        )
     settings = {"task": "encode", "reconstructions": reconstructions, "labels": labels}
     return _job(run, rows, compute, settings, out)
 
@@ -78,13 +84,13 @@ def _job(run: Run, rows: Rows, compute: Any, settings: dict[str, Any], out: Path
         "rows": rows.name,
         **settings,
     }
-    output = _output(out, str(settings["task"]))
+    output = _output(out, str(settings["task"]), run.latent_size)
     kind = type(output).__name__
     key = digest(json.dumps(about, sort_keys=True), rows.identity, kind)
     return Job(rows, compute, chunk_size(run.image_shape), key, output, about)
 
 
-def _output(out: Path, task: str) -> Output:
+def _output(out: Path, task: str, latent_size: int) -> Output:
     if out.suffix == ".npz":
         return Npz(out)
     if out.suffix == ".parquet":
@@ -93,7 +99,7 @@ def _output(out: Path, task: str) -> Output:
         raise UserError(f"--out {out}: give NAME.npz, NAME.parquet or a folder's name")
     if task == "decode":
         return Pictures(out)
-    raise UserError(f"--out {out}: give NAME.npz or NAME.parquet")
+    return LatentFolder(out, latent_size)
 
 
 def _kept(chunk: Chunk) -> Columns:
