@@ -18,6 +18,7 @@ import torch
 
 from data_pipeline.batch import Batch
 from data_pipeline.philox import Draws, normal, philox, uniform
+from data_pipeline.values import Values
 
 KNOWN = (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)  # Random123: counter and key zero
 SHAPE = (1, 28, 28)

@@ -47,7 +47,7 @@ def test_16_bit_images_are_trained_validated_and_evaluated(
     again, _ = run.encode((WIDE / 4095).astype(np.float32))
     np.testing.assert_allclose(mu, again, atol=1e-5)
     with pytest.raises(
-        UserError, match="uint8; give uint16, 0 black, 4095 white, or floats in 0..1"
+        UserError, match=r"uint8; give uint16, 0 black, 4095 white, or floats in 0\.\.1"
     ):
         run.encode(WIDE.astype(np.uint8))
     out = ["--out", str(tmp_path / "eval"), "--methods", "pca", "vae", "--backend", "cpu"]
