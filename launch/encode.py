@@ -56,7 +56,8 @@ class EncodeConfig:
     """A run folder, a checkpoint folder, or a .pth.tar of the 2018 program (torchrun takes --run
     for one of its own flags: call it --checkpoint there)."""
     images: str
-    """A data folder or its address, a folder of pictures, an .npy or .npz file."""
+    """A data folder, a folder of pictures, of tars or of .npy files, an .npy, .npz, .tar, .parquet or
+    .tiff file; or the address of one."""
     out: Path
     """NAME.npz, NAME.parquet, or a folder's name: a data folder of mu, which vae-dist train takes
     as --data."""

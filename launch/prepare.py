@@ -9,7 +9,9 @@ from pathlib import Path
 
 from data_pipeline.folder.manifest import MANIFEST_NAME, Manifest
 from data_pipeline.progress import Progress, Silent
+from data_pipeline.remote.reading import is_remote
 from data_pipeline.sources import SourceConfig, load_source
+from data_pipeline.sources.elsewhere import name_of
 from data_pipeline.write.config import PrepareConfig
 from data_pipeline.write.folder import check_place, write_folder
 from launch.config import parse
@@ -56,6 +58,8 @@ def folder_for(source: SourceConfig, config: PrepareConfig) -> Path:
         "webdataset",
         "parquet",
     ):
+        if is_remote(source.source):
+            return Path("data") / name_of(source.source)
         path = source.path.resolve()
         return Path("data") / (path.name if path.is_dir() else path.stem)
     return Path("data") / source.dataset

@@ -135,6 +135,35 @@ def read_bytes(url: str, patience: Patience, limit: int = 1 << 30) -> bytes:
     return content
 
 
+def files_at(url: str, patience: Patience | None = None) -> list[tuple[str, str, int | None]]:
+    """Files below a folder: place below it, address and size, sorted by place.
+
+    A file is itself the only one, at its own name.
+
+    Raises
+    ------
+    TransferError
+        If the folder cannot be listed.
+    """
+    import fsspec.core
+
+    patience = patience or Patience()
+    found: list[tuple[str, str, int | None]] = []
+
+    def attempt() -> None:
+        filesystem, root = fsspec.core.url_to_fs(
+            url, **_options(protocol_of(url), patience.timeout)
+        )
+        root = root.rstrip("/")
+        found.clear()
+        for name, facts in filesystem.find(root, detail=True).items():
+            place = name[len(root) :].lstrip("/") or name.rsplit("/", 1)[-1]
+            found.append((place, filesystem.unstrip_protocol(name), facts.get("size")))
+
+    _persist(url, attempt, patience, lambda: 0)
+    return sorted(found)
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

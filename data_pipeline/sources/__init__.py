@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from data_pipeline.errors import files_of_user
 from data_pipeline.plugins import load_installed
 from data_pipeline.progress import Progress, Silent
+from data_pipeline.redact import shown
+from data_pipeline.remote.reading import is_remote
+from data_pipeline.remote.transfer import Patience
 from data_pipeline.sources.base import DATASETS, SOURCES, SourceConfig, SourceData
 from data_pipeline.sources.labels import remarks
 
@@ -37,11 +41,31 @@ def load_source(config: SourceConfig, progress: Progress | None = None) -> Sourc
     watcher = progress if progress is not None else Silent()
     for flag in without_effect(config):
         watcher.say(f"warning: {flag} has no effect on --dataset {config.dataset}")
-    with files_of_user(f"--source {config.source or config.dataset}: cannot be read"):
+    address = config.source if config.source and is_remote(config.source) else None
+    brought = None
+    if address is not None:
+        from data_pipeline.sources.elsewhere import Brought
+
+        patience = Patience(timeout=config.download_timeout, retries=config.download_retries)
+        brought = Brought(address, patience, watcher)
+        config = _at(config, str(brought.path))
+    with files_of_user(
+        f"--source {shown(address or config.source or config.dataset)}: cannot be read"
+    ):
         data = _loader_of(config.dataset)(config, watcher)
+    if brought is not None:
+        facts = {**data.provenance, "found": shown(str(address))}
+        data = replace(data, provenance=facts, owner=brought)
     for line in remarks(data.splits, data.classes):
         watcher.say(line)
     return data
+
+
+def _at(config: SourceConfig, source: str) -> SourceConfig:
+    """The same settings for another place."""
+    found = copy.copy(config)
+    found.source = source
+    return found
 
 
 def without_effect(config: SourceConfig) -> Iterator[str]:

@@ -15,7 +15,7 @@ from data_pipeline.batch import Arrays
 from data_pipeline.checks import Above, AtLeast, OneOf, Within, check_fields
 from data_pipeline.errors import UserError
 from data_pipeline.plugins import installed
-from data_pipeline.remote.transfer import protocol_of
+from data_pipeline.redact import is_shown
 from data_pipeline.sources.pixels import parse_scale
 from data_pipeline.values import DTYPES, Values
 
@@ -53,7 +53,8 @@ class SourceConfig:
     """mnist, fmnist, kmnist, emnist-letters, emnist-balanced, digits; from --source: folder (of
     images), npz (arrays), tiff, webdataset, parquet, cifar10, cifar100, svhn, stl10, usps."""
     source: str | None = None
-    """Folder with the raw files, folder of images, or file; searched alone if given."""
+    """Folder with the raw files, folder of images, or file, or its address (s3://, gs://, hf://,
+    https:// of a file), which is brought to TMPDIR first; searched alone if given."""
     download: bool = True
     """Download the raw files when no local copy is found."""
     mirror: str | None = None
@@ -92,11 +93,10 @@ class SourceConfig:
         check_fields(self)
         if self.source is not None:
             self.source = os.fspath(self.source)
-            protocol = protocol_of(self.source)
-            if protocol != "file":
+            if is_shown(self.source):
                 raise UserError(
-                    f"--source {protocol}://…: raw images are read from local files only; copy "
-                    "them to this machine and give the folder"
+                    f"--source {self.source}: the password or signature of this address is not "
+                    "kept; give it again"
                 )
         parse_scale(self.scale)
         if self.dataset in NEED_SOURCE and self.source is None:
@@ -110,7 +110,7 @@ class SourceConfig:
 
     @property
     def path(self) -> Path:
-        """``--source`` as a path, where it was given."""
+        """``--source`` as a path, where it was given and is one."""
         assert self.source is not None
         return Path(self.source).expanduser()
 
@@ -134,6 +134,8 @@ class SourceData:
         kept in the data folder, ``names.jsonl``.
     values : Values
         Type of the images, and which values are black and white.
+    owner : object
+        Kept so that temporary files live as long as the images in them.
     """
 
     name: str
@@ -142,6 +144,7 @@ class SourceData:
     provenance: dict[str, Any] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
     values: Values = field(default_factory=Values)
+    owner: object = None
 
 
 def hold_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:

@@ -5,23 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_pipeline.errors import UserError
-from data_pipeline.folder.manifest import MANIFEST_NAME, NAMES_NAME
+from data_pipeline.folder.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, NAMES_NAME
 from data_pipeline.folder.opening import DataFolder, open_data
+from data_pipeline.load.config import LoaderConfig
 from data_pipeline.progress import Progress
+from data_pipeline.redact import shown
 from data_pipeline.remote.reading import is_remote, join, read_small
 from data_pipeline.sources import SourceConfig, SourceData, load_source
+from data_pipeline.sources.elsewhere import Brought, is_file
 from data_pipeline.values import Values
 from vae_dist.encode.rows import Chunk, Piece, Rows
 from vae_dist.run.trained import Run
 
 BLOCK_BYTES = 1 << 20
 MAX_NAMES_BYTES = 1 << 30
+KINDS = {
+    **dict.fromkeys((".npy", ".npz"), "npz"),
+    ".tar": "webdataset",
+    ".parquet": "parquet",
+    **dict.fromkeys((".tif", ".tiff"), "tiff"),
+}
 
 
 class FolderRows(Rows):
@@ -61,13 +71,24 @@ class FolderRows(Rows):
 
 
 class SourceRows(Rows):
-    """The images of a folder of pictures or of NumPy files, in the order of their names."""
+    """The images of a folder of pictures, of tars or of NumPy files, in the order of their names.
 
-    def __init__(self, source: SourceData, values: Values) -> None:
+    Parameters
+    ----------
+    source : SourceData
+    values : Values
+        What the run was trained on.
+    moved : pair of str
+        What the names of files begin with here, and what they are told to begin with.
+    """
+
+    def __init__(self, source: SourceData, values: Values, moved: tuple[str, str]) -> None:
         self.stored, self.values = source.values, values
+        self.source, self.moved = source, moved  # the source's owner holds temporary files
         self.parts = {name: part for name, part in source.splits.items() if len(part.labels)}
         if len(self.parts) == 1:
             self.parts = {"all": next(iter(self.parts.values()))}
+        self.named = {name: self._names(name) for name in self.parts}
         self.name, self.classes = source.name, list(source.classes)
         facts = {k: v for k, v in source.provenance.items() if k != "found"}
         self.identity = json.dumps(facts, sort_keys=True, default=str)
@@ -76,13 +97,24 @@ class SourceRows(Rows):
 
     def blocks(self, piece: Piece) -> Iterator[Chunk]:
         part = self.parts[piece.split]
-        paths = getattr(part.images, "paths", None)
+        known = self.named[piece.split]
         step = max(1, BLOCK_BYTES // int(np.prod(self.shape)))
         for first in range(piece.first, piece.first + piece.count, step):
             rows = slice(first, min(first + step, piece.first + piece.count))
-            names = None if paths is None else np.array([str(path) for path in paths[rows]])
+            names = None if known is None else np.array(known[rows])
             images = self._as_trained(part.images[rows])
             yield Chunk(images, part.labels[rows], part.index[rows], names)
+
+    def _names(self, split: str) -> list[str] | None:
+        """Where each image lies: a file or, in a tar or a table, its place in the source."""
+        stored = getattr(self.parts[split].images, "stored", None)
+        if stored is None:
+            return None
+        if all(one.whole and not one.page for one in stored):
+            here, there = self.moved
+            return [there + str(one.path).removeprefix(here) for one in stored]
+        named = self.source.names
+        return named[split] if split in named else next(names for names in named.values() if names)
 
     def _as_trained(self, images: np.ndarray) -> np.ndarray:
         """Images of the type and scale that the run was trained on."""
@@ -106,7 +138,8 @@ def open_images(
     Parameters
     ----------
     path : str
-        A data folder or its address; a folder of pictures; an .npy or .npz file.
+        A data folder; a folder of pictures, of tars or of .npy files; an .npy, .npz, .tar, .parquet
+        or .tiff file; or the address of one.
     run : Run
         Pictures are scaled and cropped to the shape that it takes; what their values mean is what
         those of its training data meant.
@@ -122,12 +155,16 @@ def open_images(
         If it is none of these, or its images have another shape.
     """
     local, image_shape = Path(path).expanduser(), run.image_shape
-    if is_remote(path) or (local / MANIFEST_NAME).is_file():
+    if _is_data_folder(path, local):
         data = open_data(path if is_remote(path) else str(local))
         _check_values(path, data.manifest.values, run, progress)
         rows: Rows = FolderRows(data, split)
     else:
-        if not local.exists():
+        brought, moved = None, ("", "")
+        if is_remote(path):
+            brought = Brought(path, LoaderConfig().patience, progress)
+            local, moved = brought.path, (str(brought.path), shown(path))
+        elif not local.exists():
             raise UserError(f"--images {path}: no such file or folder")
         if split != "all":
             raise UserError(
@@ -139,7 +176,8 @@ def open_images(
                 "data folder"
             )
         options = {"scale": run.scales, "dtype": run.values.dtype, **options}
-        rows = SourceRows(_load(local, image_shape, progress, options), run.values)
+        source = _load(local, image_shape, progress, options)
+        rows = SourceRows(replace(source, owner=brought), run.values, moved)
     if rows.shape != image_shape:
         have, want = ("x".join(map(str, s)) for s in (rows.shape, image_shape))
         raise UserError(f"--images {path}: images are {have}, the run was trained on {want}")
@@ -153,18 +191,39 @@ def _check_values(path: str, values: Values, run: Run, progress: Progress) -> No
         progress.say(f"{path}: holds {values}; taken as in the run's training: {run.values}")
 
 
+def _is_data_folder(path: str, local: Path) -> bool:
+    if not is_remote(path):
+        return (local / MANIFEST_NAME).is_file()
+    if is_file(path):
+        return False
+    try:
+        read_small(join(path, MANIFEST_NAME), LoaderConfig(), MAX_MANIFEST_BYTES)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _kind(path: Path) -> str:
+    """Which kind of source a file or a folder is, by the endings of names."""
+    if path.is_file():
+        return KINDS.get(path.suffix.lower(), "npz")
+    for suffix in (".npy", ".tar", ".parquet"):
+        if any(path.glob(f"*{suffix}")):
+            return KINDS[suffix]
+    return "folder"
+
+
 def _load(
     path: Path, image_shape: tuple[int, int, int], progress: Progress, options: dict[str, Any]
 ) -> SourceData:
-    if path.is_file() or any(path.glob("*.npy")):
-        config = SourceConfig(dataset="npz", source=str(path), **options)
-    else:
+    kind = _kind(path)
+    if kind != "npz":
         channels, height, width = image_shape
         if channels in (1, 3):
             options = {**options, "color": "grey" if channels == 1 else "rgb"}
         if height == width:
             options = {**options, "image_size": height}
-        config = SourceConfig(dataset="folder", source=str(path), **options)
+    config = SourceConfig(dataset=kind, source=str(path), **options)
     config.test_fraction = 0.0  # nothing is held out
     return load_source(config, progress)
 
