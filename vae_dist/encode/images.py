@@ -48,7 +48,7 @@ class FolderRows(Rows):
         self.splits = {name: manifest.splits[name].count for name in chosen}
         self.shape = manifest.image_shape
 
-    def names(self) -> bytes:
+    def name_lines(self) -> bytes:
         try:
             return read_small(join(self.data.path, NAMES_NAME), self.data.config, MAX_NAMES_BYTES)
         except FileNotFoundError:

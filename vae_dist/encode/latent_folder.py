@@ -107,8 +107,8 @@ class LatentFolder(Output):
             _link(parts / name, build / name)
         manifest = self._manifest(rows, records, about)
         with whole_file(build / NAMES_NAME, partial) as file:
-            for text in self._names(rows, parts):
-                file.write(text)
+            for lines in self._names(rows, parts):
+                file.write(lines)
             named = file.tell() > 0
         if not named:
             (build / NAMES_NAME).unlink()
@@ -120,7 +120,7 @@ class LatentFolder(Output):
 
     def _names(self, rows: Rows, parts: Path) -> Iterator[bytes]:
         """Lines of the names of the rows, where they have some."""
-        yield rows.names()
+        yield rows.name_lines()
         for piece in rows.pieces():
             path = parts / f"{piece.name}.names"
             if path.is_file():

@@ -104,7 +104,7 @@ class Rows(ABC):
     def blocks(self, piece: Piece) -> Iterator[Chunk]:
         """The rows of a piece in order, in blocks as they come."""
 
-    def names(self) -> bytes:
+    def name_lines(self) -> bytes:
         """Lines of the ``names.jsonl`` that the rows come with; others have names in `blocks`."""
         return b""
 
