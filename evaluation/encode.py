@@ -98,15 +98,15 @@ def _measure(
     noise = draw.noise(len(images), max(1, nll_samples), run.latent_size, seed, run.device)
     terms = objective(images, noise[:, :1], labels)
     mean = objective(images, None, labels)
-    picture = objective.mean_image(mean["logits"])
+    picture = objective.mean_image(mean.logits)
     found = {
         "mu": mu,
         "logvar": logvar,
-        "recon": terms["recon"],
-        "recon_mean": mean["recon"],
-        "kl": terms["kl"],
-        "kl_dim": mean["kl_dim"],
-        "elbo": -(terms["recon"] + terms["kl"]),
+        "recon": terms.recon,
+        "recon_mean": mean.recon,
+        "kl": terms.kl,
+        "kl_dim": mean.kl_dim,
+        "elbo": -(terms.recon + terms.kl),
         "ssim": metrics.ssim(picture, images),
         "ssim11": metrics.ssim11(picture, images),
         "psnr": metrics.psnr(picture, images),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,36 @@ from vae_dist.losses import (
 )
 from vae_dist.models import VAEModel
 from vae_dist.priors import build_prior
+
+
+class Terms(NamedTuple):
+    """What a forward pass gives of each image; fp32, but for the logits under autocast.
+
+    Attributes
+    ----------
+    recon : Tensor
+        (n,), negative log-likelihood in nats, averaged over the samples.
+    kl : Tensor
+        (n,), KL from the prior in nats: analytic for the standard one, else by the samples
+        (without noise: an upper bound in closed form).
+    kl_dim : Tensor
+        (n, z), each latent's KL from N(0, 1), whatever the prior.
+    mu, logvar : Tensor
+        (n, z), of q(z|x).
+    logits : Tensor
+        (n, C, H, W), of the first sample.
+    iwae : Tensor or None
+        (n,), with ``--objective iwae``: the negative importance-weighted bound in nats; without
+        noise it is recon + kl.
+    """
+
+    recon: Tensor
+    kl: Tensor
+    kl_dim: Tensor
+    mu: Tensor
+    logvar: Tensor
+    logits: Tensor
+    iwae: Tensor | None = None
 
 
 class Objective(nn.Module):
@@ -53,7 +83,7 @@ class Objective(nn.Module):
         noise: Tensor | None = None,
         labels: Tensor | None = None,
         value: bool = True,
-    ) -> dict[str, Tensor]:
+    ) -> Terms:
         """Loss terms of each image, fp32 under any autocast, without weights or free bits.
 
         Parameters
@@ -71,13 +101,7 @@ class Objective(nn.Module):
 
         Returns
         -------
-        dict of str to Tensor
-            ``recon`` (n,): negative log-likelihood, averaged over the samples. ``kl`` (n,):
-            from the prior; analytic for the standard one, else by the samples (without
-            noise: an upper bound in closed form). ``kl_dim`` (n, z): each latent's KL from
-            N(0, 1), whatever the prior. ``mu``, ``logvar`` (n, z). ``logits`` (n, C, H, W)
-            of the first sample. With ``--objective iwae`` also ``iwae`` (n,): the negative
-            importance-weighted bound; without noise it is recon + kl.
+        Terms
         """
         value = value or not self.gradient_suffices
         mu, logvar, z, logits, nats = self._draw(images, noise, labels, value)
@@ -90,19 +114,13 @@ class Objective(nn.Module):
                 kl = kl_dim.sum(1)
             else:
                 kl = self.prior.kl(mu, logvar, self.model) if ratio is None else ratio.mean(1)
-            terms = {
-                "recon": nats[:, 0] if nats.shape[1] == 1 else nats.mean(1),
-                "kl": kl,
-                "kl_dim": kl_dim,
-                "mu": mu,
-                "logvar": logvar,
-                "logits": logits[:, 0],
-            }
-            if not self._elbo:
-                terms["iwae"] = nats[:, 0] + kl
-                if ratio is not None:
-                    terms["iwae"] = math.log(nats.shape[1]) - torch.logsumexp(-nats - ratio, dim=1)
-        return terms
+            iwae = None
+            if not self._elbo and ratio is None:
+                iwae = nats[:, 0] + kl
+            elif not self._elbo:
+                iwae = math.log(nats.shape[1]) - torch.logsumexp(-nats - ratio, dim=1)
+            recon = nats[:, 0] if nats.shape[1] == 1 else nats.mean(1)
+        return Terms(recon, kl, kl_dim, mu, logvar, logits[:, 0], iwae)
 
     @property
     def _elbo(self) -> bool:
@@ -127,7 +145,7 @@ class Objective(nn.Module):
 
     def combine(
         self,
-        terms: Mapping[str, Tensor],
+        terms: Terms,
         *,
         beta: float | Tensor | None = None,
         weights: tuple[float | Tensor, float | Tensor] | None = None,
@@ -136,7 +154,7 @@ class Objective(nn.Module):
 
         Parameters
         ----------
-        terms : mapping
+        terms : Terms
             What `forward` returned.
         beta : float, optional
             Weight of the KL term now (`kl_weight_at`); the config's where left out.
@@ -145,13 +163,14 @@ class Objective(nn.Module):
             weights: give beta 1 with it); ``(img_loss_weight, 1)`` where left out.
         """
         if not self._elbo:
-            return terms["iwae"]
+            assert terms.iwae is not None
+            return terms.iwae
         beta = self.config.kl_loss_weight if beta is None else beta
         recon_weight, kl_weight = (self.config.img_loss_weight, 1.0) if weights is None else weights
-        kl = terms["kl"]
+        kl = terms.kl
         if self.config.free_bits:
-            kl = terms["kl_dim"].clamp(min=self.config.free_bits).sum(1)
-        return _weighted(terms["recon"], recon_weight) + _weighted(kl, beta * kl_weight)
+            kl = terms.kl_dim.clamp(min=self.config.free_bits).sum(1)
+        return _weighted(terms.recon, recon_weight) + _weighted(kl, beta * kl_weight)
 
     def log_weights(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Log importance weights (n, K): log p(x|z) + log p(z) - log q(z|x), fp32."""

@@ -80,9 +80,9 @@ def test_losses_and_gradients_are_the_cpus(device, name, loss):
 def test_half_precision_is_near(device, dtype):
     objective = objective_of("fc_conv").to(device)
     images = torch.rand(64, *SHAPE, device=device)
-    wide = objective(images)["recon"].mean()
+    wide = objective(images).recon.mean()
     with torch.autocast("cuda", dtype=dtype):
-        narrow = objective(images)["recon"].mean()
+        narrow = objective(images).recon.mean()
     assert narrow.dtype == torch.float32
     assert narrow.item() == pytest.approx(wide.item(), rel=0.01)
 

@@ -67,7 +67,7 @@ def test_reconstructions_stand_under_their_originals(runs: Path) -> None:
     torch.testing.assert_close(grid[0], images[:3])
     torch.testing.assert_close(grid[2], images[3:6])
     terms = run.objective(images)
-    torch.testing.assert_close(grid[1], run.objective.mean_image(terms["logits"])[:3])
+    torch.testing.assert_close(grid[1], run.objective.mean_image(terms.logits)[:3])
 
 
 @pytest.mark.parametrize("name", RUNS)

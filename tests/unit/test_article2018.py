@@ -46,13 +46,13 @@ def test_fc_conv_computes_the_convolutions_it_is_named_after() -> None:
     model = build_model(ModelConfig(model_type="fc_conv"), (1, 28, 28), 10)
     model.load_state_dict(import_article2018_state(state, "fc_conv"))
     terms = Objective(model, LossConfig())(images)
-    torch.testing.assert_close(terms["mu"], mu.flatten(1), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(terms["logvar"], logvar.flatten(1), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(terms["logits"], logits, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(terms.mu, mu.flatten(1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(terms.logvar, logvar.flatten(1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(terms.logits, logits, rtol=1e-4, atol=1e-3)
     recon = F.binary_cross_entropy(torch.sigmoid(logits), images, reduction="sum")
-    torch.testing.assert_close(terms["recon"].sum(), recon, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(terms.recon.sum(), recon, rtol=1e-4, atol=1e-2)
     kl = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
-    torch.testing.assert_close(terms["kl"].sum(), kl, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(terms.kl.sum(), kl, rtol=1e-4, atol=1e-3)
 
 
 def test_fc_loads_with_and_without_the_prefix_of_dataparallel() -> None:

@@ -35,7 +35,7 @@ def test_reconstructions_get_better(name: str, loss: str) -> None:
         value = objective.combine(terms).mean()
         if step % 40 == 0:
             losses.append(float(value.detach()))
-            shown = objective.mean_image(objective(images)["logits"])
+            shown = objective.mean_image(objective(images).logits)
             scores.append(float(ssim(shown, images).mean().detach()))
         optimizer.zero_grad()
         value.backward()

@@ -58,9 +58,9 @@ def test_terms_are_sums_over_pixels_and_latents() -> None:
             for image, logit in zip(images, logits, strict=True)
         ]
     )
-    torch.testing.assert_close(terms["recon"], recon)
-    torch.testing.assert_close(terms["kl"], terms["kl_dim"].sum(1))
-    torch.testing.assert_close(objective.combine(terms), recon + terms["kl"])
+    torch.testing.assert_close(terms.recon, recon)
+    torch.testing.assert_close(terms.kl, terms.kl_dim.sum(1))
+    torch.testing.assert_close(objective.combine(terms), recon + terms.kl)
 
 
 def test_beta_changes_the_gradient() -> None:
@@ -78,14 +78,14 @@ def test_no_noise_means_the_mean() -> None:
     objective = make()
     images, noise = batch()
     at_mean, at_zero_noise = objective(images), objective(images, torch.zeros_like(noise))
-    torch.testing.assert_close(at_mean["recon"], at_zero_noise["recon"])
+    torch.testing.assert_close(at_mean.recon, at_zero_noise.recon)
 
 
 def test_free_bits_charge_no_less_than_their_floor() -> None:
     objective = make(LossConfig(free_bits=0.5))
     terms = objective(*batch())
     charged = objective.combine(terms, weights=(0.0, 1.0), beta=1.0)
-    torch.testing.assert_close(charged, terms["kl_dim"].clamp(min=0.5).sum(1))
+    torch.testing.assert_close(charged, terms.kl_dim.clamp(min=0.5).sum(1))
     assert (charged >= 0.5 * 4).all()
 
 
@@ -113,7 +113,7 @@ def test_balance_is_the_seeds_rule() -> None:
 def test_weights_and_image_weight() -> None:
     objective = make(LossConfig(img_loss_weight=3.0, kl_loss_weight=0.5))
     terms = objective(*batch())
-    torch.testing.assert_close(objective.combine(terms), 3 * terms["recon"] + 0.5 * terms["kl"])
+    torch.testing.assert_close(objective.combine(terms), 3 * terms.recon + 0.5 * terms.kl)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def saved_bytes(module: Objective, images: int) -> int:
     noise = torch.randn(images, 1, module.model.latent_size)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         terms = module(x, noise, labels)
-    for term in terms.values():
+    for term in filter(torch.is_tensor, terms):
         keep(term)
     known = {t.untyped_storage()._cdata for t in (x, labels, noise, *module.parameters())}
     return sum(s.nbytes() for key, s in held.items() if key not in known)

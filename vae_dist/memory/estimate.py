@@ -151,8 +151,9 @@ def activation_bytes(
             noise = torch.empty(images, samples, objective.model.latent_size, device=device)
             given = {t.untyped_storage()._cdata for t in (x, labels, noise)}
             terms = torch.func.functional_call(objective, state, (x, noise, labels))
-            for term in terms.values():
-                keep(term)
+            for term in terms:
+                if term is not None:
+                    keep(term)
     except Exception as error:
         # FakeTensorMode has no rule for every operation; an estimate must not stop a run
         log.info("no dry run of %s: %s", type(objective.model).__name__, error)

@@ -133,7 +133,7 @@ class Probe:
             loss.backward()
             with torch.no_grad():  # what a step that is logged measures
                 if objective.config.of_pixels:
-                    shown = objective.mean_image(terms["logits"])
+                    shown = objective.mean_image(terms.logits)
                     ssim(shown, x, objective.config.ssim_window_size)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

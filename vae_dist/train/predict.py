@@ -92,10 +92,10 @@ def _embed(state: TrainState, loader: Loader) -> dict[str, np.ndarray]:
         batch = batch.to(state.device)
         with state.accelerator.autocast():
             terms = objective(state.to_images(batch, augment=False), None, batch.labels)
-        mean = objective.mean_image(terms["logits"])
+        mean = objective.mean_image(terms.logits)
         found = {
-            "mu": terms["mu"].float(),
-            "logvar": terms["logvar"].float(),
+            "mu": terms.mu.float(),
+            "logvar": terms.logvar.float(),
             "reconstructions": (mean * 255).round().byte() if state.values.are_pixels else mean,
             "labels": batch.labels,
             "index": batch.index,

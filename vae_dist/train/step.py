@@ -97,9 +97,9 @@ def train_step(
         if count and value:
             with torch.no_grad():
                 one = state.constant(count, 1.0)
-                columns = [loss, terms["recon"], terms["kl"], one]
+                columns = [loss, terms.recon, terms.kl, one]
                 if with_ssim and settings.loss.of_pixels:
-                    shown = objective.mean_image(terms["logits"])
+                    shown = objective.mean_image(terms.logits)
                     columns += [ssim(shown, x, settings.loss.ssim_window_size), one]
                 found.append(torch.stack(columns).sum(1, dtype=torch.float64))
     norm, good = _update(state, measure)

@@ -60,20 +60,20 @@ def validate(state: TrainState, loader: Loader, agreement: Agreement) -> dict[st
         with state.accelerator.autocast():
             terms = objective(images, None, batch.labels)
             sampled = objective(images, noise, batch.labels)
-        shown = objective.mean_image(terms["logits"])
+        shown = objective.mean_image(terms.logits)
         per_image = {
             "loss": objective.combine(terms),
-            "recon": terms["recon"],
-            "kl": sampled["kl"],
-            "recon_sampled": sampled["recon"],
-            "images": torch.ones_like(terms["recon"]),
+            "recon": terms.recon,
+            "kl": sampled.kl,
+            "recon_sampled": sampled.recon,
+            "images": torch.ones_like(terms.recon),
         }
         if config.of_pixels:
             per_image["ssim"] = ssim(shown, images, config.ssim_window_size)
             per_image["psnr"] = psnr(shown, images)
         scalars += torch.stack([per_image[name].double().sum() for name in names])
-        mu = terms["mu"].double()
-        by_latent += torch.stack([terms["kl_dim"].double().sum(0), mu.sum(0), mu.square().sum(0)])
+        mu = terms.mu.double()
+        by_latent += torch.stack([terms.kl_dim.double().sum(0), mu.sum(0), mu.square().sum(0)])
     objective.train()
     total, latent_sums = state.reduce(scalars), state.reduce(by_latent)
     count = total[names.index("images")]
@@ -113,5 +113,5 @@ def reconstruction_panel(state: TrainState, data: DataFolder) -> np.ndarray:
     with state.accelerator.autocast():
         terms = objective(images, None, batch.labels)
     objective.train()
-    panel = tile(torch.stack([images, objective.mean_image(terms["logits"])]), gap=0)
+    panel = tile(torch.stack([images, objective.mean_image(terms.logits)]), gap=0)
     return panel if panel.ndim == 3 else np.repeat(panel[..., None], 3, axis=2)
