@@ -321,6 +321,24 @@ def test_a_narrow_window_has_the_key_figures_in_sight(browser: Any, page: str) -
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_tables_fit_a_window_of_1200_pixels(browser: Any, page: str) -> None:
+    """All but the one of every figure, which scrolls in its box."""
+    metrics = {"width": 1200, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        _open(browser, page)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 1200
+        tables = browser.execute_script(
+            "return [...document.querySelectorAll('.scroll:not(.tall)')]"
+            ".filter(box => box.querySelector('thead'))"
+            ".map(box => [box.scrollWidth, box.clientWidth])"
+        )
+        assert len(tables) >= 4
+        assert all(needed <= given for needed, given in tables), tables
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def _zoom(browser: Any, *, panel: int, point: int) -> tuple[int, int]:
     """Zoom a map in on a point, so that no other lies on top; return where it is in the window."""
     browser.execute_script(
