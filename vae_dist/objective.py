@@ -115,10 +115,10 @@ class Objective(nn.Module):
             else:
                 kl = self.prior.kl(mu, logvar, self.model) if ratio is None else ratio.mean(1)
             iwae = None
-            if not self._elbo and ratio is None:
+            if not self._elbo:
                 iwae = nats[:, 0] + kl
-            elif not self._elbo:
-                iwae = math.log(nats.shape[1]) - torch.logsumexp(-nats - ratio, dim=1)
+                if ratio is not None:
+                    iwae = math.log(nats.shape[1]) - torch.logsumexp(-nats - ratio, dim=1)
             recon = nats[:, 0] if nats.shape[1] == 1 else nats.mean(1)
         return Terms(recon, kl, kl_dim, mu, logvar, logits[:, 0], iwae)
 

@@ -1,7 +1,6 @@
 """Samples, intervals, latent-space figures, cache and records."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -293,13 +292,14 @@ def test_damaged_results_are_named(tmp_path, change, said):
         read_results(tmp_path)
 
 
-def test_files_that_cannot_be_written_are_the_users(tmp_path):
+def test_files_that_cannot_be_written_are_the_users(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "a.npz", tmp_path / ("n" * 300), Path("/proc/x/a.npz")):
         with pytest.raises(UserError, match="cannot be written"):
             write_arrays(path, {"a": np.zeros(1)})
     if Path("/dev/full").exists():  # no room
-        full = tmp_path / f".b.npz.{os.getpid()}"
+        monkeypatch.setattr("data_pipeline.files.secrets.token_hex", lambda size: "half")
+        full = tmp_path / ".b.npz.half"
         full.symlink_to("/dev/full")
         with pytest.raises(UserError, match=r"b\.npz: cannot be written \(No space left on device"):
             write_arrays(tmp_path / "b.npz", {"a": np.zeros(10**5)})
