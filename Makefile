@@ -1,5 +1,6 @@
 # make demo   the whole job on Fashion-MNIST (DATASET=digits needs no network)
 # make test   every fast test
+# make test-fast   the unit tests that take no time, under a minute on two cores
 # make docs   the documentation as a site, in build/site
 # They make .venv and install the pinned set if it is missing.
 # make test-cluster   needs root on Debian: a two-node Slurm and two network hosts on this machine
@@ -18,7 +19,7 @@ SEED ?= 1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo docs test test-gpu test-cluster test-faults fuzz test-cuml test-wheel check bench clean
+.PHONY: demo docs test test-fast test-gpu test-cluster test-faults fuzz test-cuml test-wheel check bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +45,9 @@ check: $(READY)
 
 test: $(READY) check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m 'not cluster' $(PYTEST) tests
+
+test-fast: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m 'not slow' $(PYTEST) tests/unit
 
 test-cluster: $(READY)
 	$(BIN)/python -m pytest -q -m cluster $(PYTEST) tests/cluster

@@ -48,6 +48,7 @@ def test_importable_cuml_that_cannot_compute_is_not_taken():
     assert "cudaErrorNoDevice" in backends.reason
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_falls_back_alone_and_says_so_once():
     class NoMemory(CumlBackend):
         def trustworthiness(self, *arguments):
@@ -72,6 +73,7 @@ def test_a_stage_that_fails_falls_back_alone_and_says_so_once():
         strict.run("trustworthiness", rows, rows, 5)
 
 
+@pytest.mark.slow
 def test_every_method_and_figure_runs_on_the_stand_in(tmp_path):
     backends = Backends("cuml", make_cuml=stand_in)
     stages = backends.stages()
@@ -137,6 +139,7 @@ def test_pca_is_exact():
     assert (pca.axes[np.arange(4), largest] > 0).all()
 
 
+@pytest.mark.slow
 def test_graph_gives_umap_what_its_own_search_would():
     """With the same neighbours, umap on row numbers equals umap on the rows, bit for bit."""
     import umap
@@ -158,6 +161,7 @@ def test_graph_gives_umap_what_its_own_search_would():
     assert np.array_equal(ours, again)
 
 
+@pytest.mark.slow
 def test_dimensions_in_threads_are_those_made_one_by_one():
     """The layout lets go of Python's lock, and that changes no number."""
     from umap import layouts

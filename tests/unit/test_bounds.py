@@ -37,6 +37,7 @@ def batch(count: int, samples: int, latent_size: int = 2) -> tuple[torch.Tensor,
     return images, torch.randn(count, samples, latent_size, generator=generator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", PRIORS)
 def test_iwae_lies_above_the_elbo_of_the_same_samples(prior: str) -> None:
     objective = make(LossConfig(objective="iwae", prior=prior, prior_components=4))
@@ -114,6 +115,7 @@ def test_prior_samples_follow_its_density(prior: str) -> None:
     assert (share.cumsum(0) - middle.cumsum(0)).abs().max() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", ["mixture", "vamp"])
 def test_a_learned_prior_learns(prior: str) -> None:
     objective = make(LossConfig(prior=prior, prior_components=3))

@@ -16,6 +16,7 @@ CASES = [
 """Between them every kind of layer, likelihood and prior; fcn and fcns are built like fcns_1n."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "loss"), CASES)
 def test_one_graph_with_the_same_gradients(name: str, loss: LossConfig) -> None:
     """Captured with autograd and run by torch's kernels: no C++ compiler is needed."""

@@ -373,6 +373,7 @@ def test_completion_knows_commands_flags_and_presets(capsys) -> None:
     assert offered("monitor", "--onc") == ["--once"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_complaints_are_one_plain_line_in_any_encoding(encoding: str) -> None:
     """tyro draws its boxes with other characters where the terminal has no others."""

@@ -43,6 +43,7 @@ def devices(batch):
 WHERE = {name: "cpu" if name in HOST else "meta" for name in (*HOST, "images", "labels")}
 
 
+@pytest.mark.slow
 def test_augment_stays_on_the_device():
     position = torch.arange(6)
     images = torch.zeros(6, 1, 9, 9, device="meta")

@@ -94,6 +94,7 @@ def test_one_tensor_of_the_images_size_is_kept(name):
     assert sum(kept) < (limit + 0.01) * 8 * 784
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
 def test_works_under_compile_without_a_graph_break(name):
     arguments = inputs(name, (4, 1, 6, 6), torch.float32)

@@ -21,6 +21,7 @@ def boxes(count: int = 8) -> torch.Tensor:
     return images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "loss"), CASES)
 def test_reconstructions_get_better(name: str, loss: str) -> None:
     torch.manual_seed(0)

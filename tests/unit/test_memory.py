@@ -138,6 +138,7 @@ class Room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("room", "largest"), [(2, 7), (1, 256), (33, 50), (300, 500), (999, 500)])
 def test_the_micro_batch_grows_to_the_largest_that_fits(room, largest):
     probe = Room(room)
@@ -149,6 +150,7 @@ def test_the_micro_batch_grows_to_the_largest_that_fits(room, largest):
     assert max(probe.tried) <= largest
 
 
+@pytest.mark.slow
 def test_no_room_for_one_image_is_said():
     with pytest.raises(MemoryError, match="not even one image"):
         find_micro_batch(Room(0), 64)

@@ -89,6 +89,7 @@ def test_channels_last_changes_nothing(name: str) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_all_stays_on_one_device(name: str) -> None:
     """On fake CUDA tensors an operation that meets a CPU tensor raises."""

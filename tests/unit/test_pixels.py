@@ -80,6 +80,7 @@ def test_every_solver_equals_scikit_learns_pca(rows, limits, solver, monkeypatch
     assert np.allclose(found.mean, rows.mean(0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pixels_too_many_for_memory_give_the_same_pca_and_umap_of_its_components(
     splits, tmp_path, monkeypatch
 ):

@@ -75,6 +75,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "loss"), [*((m, "bce") for m in MODELS), *(("fc_conv", name) for name in LOSSES)]
 )

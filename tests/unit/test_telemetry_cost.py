@@ -14,6 +14,7 @@ def found():
     return measure(TelemetryBenchConfig(pairs=2, turn_seconds=1.0), TelemetryConfig())
 
 
+@pytest.mark.slow
 def test_telemetry_takes_less_than_a_hundredth_of_the_time(found):
     # CPU time, which a busy test machine does not touch; a turn of 1 s holds 2 samples or 3
     assert 0 < found["cpu_share"] < 0.01
