@@ -10,6 +10,9 @@ from typing import Any
 
 from data_pipeline.errors import UserError, nearest
 
+OF_RUN = "of a run"
+"""Marks paths that may be addresses of runs, which a command fetches: ``Annotated[Path, OF_RUN]``."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:

@@ -85,7 +85,7 @@ class Lock:
         draft = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
         try:
             with files_of_user(f"{self.path}: cannot be written"):
-                draft.write_text(json.dumps(dataclasses.asdict(_myself())) + "\n", encoding="utf-8")
+                draft.write_text(json.dumps(dataclasses.asdict(myself())) + "\n", encoding="utf-8")
                 while not _claim(draft, self.path):
                     self._clear(draft)
                 descriptor = os.open(self.path, os.O_RDONLY)
@@ -146,8 +146,8 @@ class Lock:
 
     def _lives(self, seen: _Sight, draft: Path) -> bool:
         owner = seen.owner
-        if owner is not None and owner.machine == _machine():
-            return _is_running(owner.pid, owner.started)
+        if owner is not None and (running := is_running(owner)) is not None:
+            return running
         # Both times are of the file system's clock. It may have jumped: a heartbeat is only
         # believed to have stopped after it was watched for two beats.
         age = max(0.0, draft.stat().st_mtime - seen.beat)
@@ -237,7 +237,8 @@ def _let_go(path: Path, descriptor: int, stop: threading.Event, pid: int) -> Non
         os.close(descriptor)
 
 
-def _myself() -> Owner:
+def myself() -> Owner:
+    """This process as the owner of a lock, with an id of its own."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container without an entry for this user
@@ -251,6 +252,13 @@ def _myself() -> Owner:
         since=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         id=uuid.uuid4().hex,
     )
+
+
+def is_running(owner: Owner) -> bool | None:
+    """Whether an owner's process runs; None where that cannot be seen from this machine."""
+    if owner.machine != _machine():
+        return None
+    return _is_running(owner.pid, owner.started)
 
 
 def _machine() -> str:

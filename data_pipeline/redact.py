@@ -50,6 +50,19 @@ def scrubbed(value: Any) -> Any:
     return [scrubbed(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
+def scrub_parts(address: str, text: str) -> str:
+    """Free text with the secrets of one address hidden wherever they stand in it.
+
+    Libraries take an address apart, and their messages hold its parts.
+    """
+    rest = address.partition("://")[2]
+    found = [_USER.match(rest), _QUERY.search(rest)]
+    for secret in (match[0].strip("@?#") for match in found if match):
+        if secret:
+            text = text.replace(secret, HIDDEN)
+    return text
+
+
 def is_shown(address: str) -> bool:
     """Whether an address went through `shown` and lost something: it opens nothing."""
     return "://" in address and HIDDEN in address

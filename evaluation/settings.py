@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from data_pipeline.checks import AtLeast, OneOf, check_fields
+from data_pipeline.checks import OF_RUN, AtLeast, OneOf, check_fields
 from data_pipeline.errors import UserError
 from data_pipeline.plugins import installed
 from evaluation.backends.choose import CHOICES
@@ -21,8 +21,8 @@ from evaluation.measures.protocol import PROTOCOLS
 class EvaluateConfig:
     """The comparison: which runs, on which images, by which protocol."""
 
-    runs: tuple[Path, ...] = ()
-    """Run folders, checkpoint folders or .pth.tar files of the 2018 program."""
+    runs: Annotated[tuple[Path, ...], OF_RUN] = ()
+    """Run folders, checkpoint folders or their addresses, or .pth.tar files of the 2018 program."""
     data: str | None = None
     """The data folder: a path or a URL."""
     allow_other_data: bool = False

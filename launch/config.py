@@ -19,6 +19,7 @@ from typing import Any
 
 import tyro
 
+from data_pipeline.checks import OF_RUN
 from data_pipeline.errors import UserError, nearest
 from launch.help import show_help
 from launch.setting_files import preset_path, read_run, read_settings
@@ -86,7 +87,7 @@ def parse(
     parsed = _run_tyro(root, tokens, prog)
     found = tuple(getattr(parsed, _owner_name(c)) for c in configs)
     for config in found:
-        _refuse_addresses(config)
+        _settle_addresses(config)
     return found
 
 
@@ -199,20 +200,34 @@ def _check_flags(argv: list[str], names: dict[str, bool], prog: str) -> None:
             raise UserError(f"--{key}: {prog} has no such flag; {fix}")
 
 
-def _refuse_addresses(config: Any) -> None:
-    """Refuse an address where a path is wanted: ``s3://a`` would become a folder named ``s3:``."""
+def _settle_addresses(config: Any) -> None:
+    """Fetch the runs that are at addresses; refuse an address where another path is wanted.
+
+    ``s3://a`` would become a folder named ``s3:``.
+    """
+    hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        for path in value if isinstance(value, list) else [value]:
-            address = (
-                re.match(r"(\w[\w+.-]+):/+(.*)", str(path)) if isinstance(path, Path) else None
+        many = isinstance(value, list | tuple)
+        paths = list(value) if many else [value]
+        addresses = [_address_of(path) for path in paths]
+        if not any(addresses):
+            continue
+        if OF_RUN not in getattr(hints[field.name], "__metadata__", ()):
+            raise UserError(
+                f"--{field.name.replace('_', '-')} {next(filter(None, addresses))}: is an address, "
+                "and this flag takes a path on this machine; Fix: give a path, and copy it afterwards"
             )
-            if address:
-                scheme, rest = address.groups()
-                raise UserError(
-                    f"--{field.name.replace('_', '-')} {scheme}://{rest}: is an address, and this "
-                    "flag takes a path on this machine; Fix: give a path, and copy it afterwards"
-                )
+        from vae_dist.mirror.fetch import local_copy
+
+        settled = [local_copy(a) if a else p for a, p in zip(addresses, paths, strict=True)]
+        setattr(config, field.name, type(value)(settled) if many else settled[0])
+
+
+def _address_of(value: Any) -> str:
+    """The address that a path was made of, which lost a slash; empty for anything else."""
+    match = re.match(r"(\w[\w+.-]+):/+(.*)", str(value)) if isinstance(value, Path) else None
+    return f"{match[1]}://{match[2]}" if match else ""
 
 
 def _run_tyro(root: type, argv: list[str], prog: str) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
+from data_pipeline.checks import OF_RUN
 from data_pipeline.errors import UserError
 from data_pipeline.progress import Progress
 from launch.cli import guard
@@ -33,9 +34,9 @@ Resumes, and shares the work among processes and tasks, as vae-dist encode does.
 class DecodeConfig:
     """Which latents, by which run, to where."""
 
-    run: Annotated[Path, arg(aliases=["--checkpoint"])]
-    """A run folder, a checkpoint folder, or a .pth.tar of the 2018 program (torchrun takes --run
-    for one of its own flags: call it --checkpoint there)."""
+    run: Annotated[Path, arg(aliases=["--checkpoint"]), OF_RUN]
+    """A run folder, a checkpoint folder or the address of one, or a .pth.tar of the 2018 program
+    (torchrun takes --run for one of its own flags: call it --checkpoint there)."""
     latents: Path
     """What vae-dist encode wrote (a file or a data folder), or an .npy of (n, z)."""
     out: Path

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
-from data_pipeline.checks import check_fields
+from data_pipeline.checks import OF_RUN, check_fields
 from data_pipeline.errors import UserError
 from data_pipeline.progress import Progress, Silent
 from launch.cli import guard
@@ -52,9 +52,9 @@ COMMON = (
 class EncodeConfig:
     """Which images, by which run, to where."""
 
-    run: Annotated[Path, arg(aliases=["--checkpoint"])]
-    """A run folder, a checkpoint folder, or a .pth.tar of the 2018 program (torchrun takes --run
-    for one of its own flags: call it --checkpoint there)."""
+    run: Annotated[Path, arg(aliases=["--checkpoint"]), OF_RUN]
+    """A run folder, a checkpoint folder or the address of one, or a .pth.tar of the 2018 program
+    (torchrun takes --run for one of its own flags: call it --checkpoint there)."""
     images: str
     """A data folder, a folder of pictures, of tars or of .npy files, an .npy, .npz, .tar, .parquet or
     .tiff file; or the address of one."""

@@ -6,8 +6,9 @@ import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from data_pipeline.checks import OF_RUN
 from data_pipeline.errors import UserError, files_of_user
 from launch.config import parse
 
@@ -23,8 +24,8 @@ What was written is read again and compared with the run itself; the largest dif
 class ExportConfig:
     """Which run, in which form, to where."""
 
-    run: Path
-    """A run folder, a checkpoint folder, or a .pth.tar of the 2018 program."""
+    run: Annotated[Path, OF_RUN]
+    """A run folder, a checkpoint folder or the address of one, or a .pth.tar of the 2018 program."""
     to: Literal["safetensors", "torch.export", "onnx", "hub"] = "safetensors"
     """safetensors: a folder of weights, config.json and a model card; hub: the same, published
     with --repo-id; torch.export and onnx: encoder and decoder as programs of any batch size."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from data_pipeline.checks import AtLeast, check_fields
+from data_pipeline.checks import OF_RUN, AtLeast, check_fields
 from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.files import write_json
 from launch.config import parse
@@ -32,8 +32,8 @@ PLANE_IMAGES = 2000
 class SampleConfig:
     """Which model, which images, and where the pictures go."""
 
-    run: Path
-    """A run folder, a checkpoint folder, or a .pth.tar of the 2018 program."""
+    run: Annotated[Path, OF_RUN]
+    """A run folder, a checkpoint folder or the address of one, or a .pth.tar of the 2018 program."""
 
     out: Path
     """Folder for the pictures."""

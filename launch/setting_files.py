@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import UserError, files_of_user, nearest
+from data_pipeline.remote.reading import RemoteConfig, is_remote, join, read_small
+from vae_dist.mirror.places import split_address
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -23,6 +25,7 @@ NOT_INHERITED = {
     "allow-other-data",
     "no-cuda",
     "data-device",
+    "runs-cache",
 }
 """What a resume does not take from the run: it belongs to one start, or to one machine."""
 
@@ -94,8 +97,11 @@ def read_run(resume: str) -> dict[str, Any]:
     Parameters
     ----------
     resume : str
-        A run folder or a checkpoint of one. ``auto``, and weights without a run, give nothing.
+        A run folder or a checkpoint of one, or its address. ``auto``, and weights without a run,
+        give nothing.
     """
+    if is_remote(resume):
+        return _read_remote_run(resume)
     path = Path(resume)
     places = [path, path.parent.parent]  # the run's folder, and RUN/checkpoints/NAME
     run = next((p for p in places if resume and (p / "config.json").is_file()), None)
@@ -103,6 +109,21 @@ def read_run(resume: str) -> dict[str, Any]:
         return {}
     with files_of_user(f"--resume {resume}: its config.json cannot be read"):
         text = (run / "config.json").read_bytes()
+    return _inherited(text, run.resolve().name, str(run.parent))
+
+
+def _read_remote_run(resume: str) -> dict[str, Any]:
+    run, _ = split_address(resume)
+    try:
+        text = read_small(join(run, "config.json"), RemoteConfig())
+    except FileNotFoundError:
+        return {}  # the resume itself says that there is no run
+    folder, _, query = run.partition("?")
+    parent, _, name = folder.rpartition("/")
+    return _inherited(text, name, parent + (f"?{query}" if query else ""))
+
+
+def _inherited(text: bytes, name: str, runs_dir: str) -> dict[str, Any]:
     try:
         config = json.loads(text)
         owners = [v for k, v in config.items() if isinstance(v, dict) and k != "data"]
@@ -110,5 +131,5 @@ def read_run(resume: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}  # damaged: the resume itself says what is wrong with it
     found = {key.replace("_", "-"): value for owner in owners for key, value in owner.items()}
-    found |= {"data": data, "name": run.resolve().name, "runs-dir": str(run.parent)}
+    found |= {"data": data, "name": name, "runs-dir": runs_dir}
     return {key: value for key, value in found.items() if key not in NOT_INHERITED}

@@ -81,6 +81,9 @@ class Sink(Protocol):
     def show(self, renderable: Any) -> None:
         """Show the user a table or the like (a rich renderable)."""
 
+    def flush(self) -> None:
+        """Write out what was taken so far."""
+
     def close(self) -> None:
         """Flush and release everything."""
 
@@ -94,6 +97,7 @@ class NullSink:
     def images(self, panel: np.ndarray, step: int) -> None: ...
     def say(self, line: str) -> None: ...
     def show(self, renderable: Any) -> None: ...
+    def flush(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -232,6 +236,9 @@ class Sinks(NullSink):
 
     def show(self, renderable: Any) -> None:
         self._all(lambda sink: sink.show(renderable))
+
+    def flush(self) -> None:
+        self._all(lambda sink: sink.flush())
 
     def close(self) -> None:
         self._all(lambda sink: sink.close())

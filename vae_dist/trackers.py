@@ -88,6 +88,11 @@ class Trackers:
     def say(self, line: str) -> None: ...
     def show(self, renderable: Any) -> None: ...
 
+    def flush(self) -> None:
+        for tracker in self._accelerator.trackers:
+            if tracker.name == "tensorboard":
+                tracker.writer.flush()
+
     def close(self) -> None:
         self._accelerator.end_training()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from data_pipeline.errors import UserError
-from data_pipeline.redact import scrub
+from data_pipeline.redact import scrub, scrub_parts
 
 CHUNK = 1 << 17
 HTTP = ("http", "https")
@@ -104,7 +104,7 @@ def fetch(
             part.unlink()
             raise _Cut(f"the server sent {done} bytes for a file of {expected}")
 
-    _persist(url, attempt, patience, lambda: part.stat().st_size if part.exists() else 0)
+    persist(url, attempt, patience, lambda: part.stat().st_size if part.exists() else 0)
 
 
 def read_bytes(url: str, patience: Patience, limit: int = 1 << 30) -> bytes:
@@ -131,7 +131,7 @@ def read_bytes(url: str, patience: Patience, limit: int = 1 << 30) -> bytes:
             raise _Cut(f"the connection ended after {done} of {total} bytes")
         content = b"".join(parts)
 
-    _persist(url, attempt, patience, lambda: 0)
+    persist(url, attempt, patience)
     return content
 
 
@@ -177,9 +177,21 @@ def protocol_of(url: str) -> str:
     return url.split("://", 1)[0].split("::")[-1].lower()
 
 
-def _persist(
-    url: str, attempt: Callable[[], None], patience: Patience, progress: Callable[[], int]
+def persist(
+    url: str,
+    attempt: Callable[[], None],
+    patience: Patience,
+    progress: Callable[[], int] = lambda: 0,
 ) -> None:
+    """Call `attempt` until it succeeds, with growing pauses, as often as `patience` says.
+
+    Raises
+    ------
+    TransferError
+        If the file is not there, access is refused, or no attempt succeeded.
+    UserError
+        If the library for this kind of address is not installed.
+    """
     failures = 0
     best = progress()
     while True:
@@ -192,19 +204,19 @@ def _persist(
         except PermissionError as error:
             if error.filename is not None:
                 raise
-            raise TransferError(f"{url}: access refused ({_why(error)})") from error
+            raise TransferError(f"{url}: access refused ({_why(error, url)})") from error
         except ImportError as error:
-            raise _missing_library(url, error) from error
+            raise missing_library(url, error) from error
         except Exception as error:  # each protocol's library has errors of its own
             if isinstance(error, OSError) and error.errno in DISK_FULL:
                 raise
             if _is_final(error):
-                raise TransferError(f"{url}: {_why(error)}") from error
+                raise TransferError(f"{url}: {_why(error, url)}") from error
             now = progress()
             failures = 1 if now > best else failures + 1
             best = max(best, now)
             if failures > patience.retries:
-                raise TransferError(f"{url}: {_why(error)}; tried {failures} times") from error
+                raise TransferError(f"{url}: {_why(error, url)}; tried {failures} times") from error
             time.sleep(_wait(failures, patience, error))
 
 
@@ -225,16 +237,17 @@ def _is_final(error: Exception) -> bool:
     return isinstance(error, (ValueError, TypeError, IsADirectoryError))
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception, url: str) -> str:
     status = getattr(error, "status", None)
     if isinstance(status, int) and status:
         return f"the server answered {status}"
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    return " ".join(str(error).split()) or type(error).__name__
+    return scrub_parts(url, " ".join(str(error).split())) or type(error).__name__
 
 
-def _missing_library(url: str, error: ImportError) -> ValueError:
+def missing_library(url: str, error: ImportError) -> ValueError:
+    """What to say, and to install, where an address needs a library that is not there."""
     protocol = protocol_of(url)
     extra = EXTRAS.get(protocol)
     fix = f'pip install "vae-dist[{extra}]"' if extra else str(error)
@@ -246,7 +259,7 @@ def _open(url: str, offset: int, timeout: float) -> Iterator[tuple[BinaryIO, int
     """Open at `offset`; yields the stream, where it really starts, and the file's length."""
     import fsspec.core
 
-    filesystem, path = fsspec.core.url_to_fs(url, **_options(protocol_of(url), timeout))
+    filesystem, path = fsspec.core.url_to_fs(url, **options(protocol_of(url), timeout))
     if protocol_of(url) in HTTP and "::" not in url:
         with _open_http(filesystem, path, offset) as opened:
             yield opened
@@ -282,7 +295,7 @@ def _open_http(
         yield stream, start, start + int(length) if length is not None else None
 
 
-def _options(protocol: str, timeout: float) -> dict[str, Any]:
+def options(protocol: str, timeout: float) -> dict[str, Any]:
     """Timeouts in each library's own words, over what fsspec's configuration says."""
     from fsspec.config import conf
 

@@ -16,18 +16,22 @@ from tyro.conf import Positional
 
 from data_pipeline.checks import Above, check_fields
 from data_pipeline.errors import UserError
+from data_pipeline.remote.reading import is_remote
 from launch.config import parse
 from launch.monitor.reader import RunReader
 from launch.monitor.view import frame
+
+FETCH_SECONDS = 10.0
+"""How often the logs of a run at an address are fetched."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class MonitorConfig:
     """What to watch, and how often to look."""
 
-    run: Annotated[Path | None, Positional] = None
-    """The run folder, here or on a shared file system; without it the one in RUNS_DIR that
-    changed last."""
+    run: Annotated[str | None, Positional] = None
+    """The run folder, here or on a shared file system, or its address; without it the one in
+    RUNS_DIR that changed last."""
     runs_dir: Path = Path("runs")
     """Folder of all runs."""
     once: bool = False
@@ -53,12 +57,31 @@ def newest_run(runs_dir: Path) -> Path:
     return found[-1].parent
 
 
+def open_run(config: MonitorConfig) -> RunReader:
+    """The run to watch; one at an address is fetched again from time to time."""
+    if config.run is None:
+        return RunReader(newest_run(config.runs_dir))
+    if not is_remote(config.run):
+        return RunReader(Path(config.run))
+    from vae_dist.mirror.fetch import local_copy
+
+    folder, fetched = local_copy(config.run, logs_only=True), time.monotonic()
+
+    def bring() -> None:
+        nonlocal fetched
+        if time.monotonic() - fetched > FETCH_SECONDS:
+            local_copy(str(config.run), logs_only=True)
+            fetched = time.monotonic()
+
+    return RunReader(folder, bring)
+
+
 def main(argv: Sequence[str]) -> int:
     """Run ``vae-dist monitor ARGV``; returns the exit code."""
     (config,) = parse(
         "monitor", [MonitorConfig], _spell_once(argv), "Watch a run, live or finished."
     )
-    run = RunReader(config.run or newest_run(config.runs_dir))
+    run = open_run(config)
     run.update()
     try:
         if config.once or run.ended:

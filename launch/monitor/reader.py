@@ -6,6 +6,7 @@ import dataclasses
 import re
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -194,10 +195,10 @@ class RunReader:
         If it is not one.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bring: Callable[[], object] = lambda: None) -> None:
         if not (folder / "status.json").is_file():
             raise UserError(f"{folder}: not a run folder (no status.json there)")
-        self.folder = folder
+        self.folder, self._bring = folder, bring
         self.status: dict[str, Any] = {}
         self.config: dict[str, Any] = {}
         self.train: deque[dict[str, Any]] = deque(maxlen=KEPT)
@@ -207,6 +208,7 @@ class RunReader:
 
     def update(self) -> None:
         """Read what changed."""
+        self._bring()
         self.status = self._json("status.json", Status) or self.status
         self.config = self.config or self._json("config.json", Config) or {}
         records, anew = self._metrics.read()

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from data_pipeline.errors import UserError
-from data_pipeline.redact import is_shown, scrub, scrubbed, shown
+from data_pipeline.redact import is_shown, scrub, scrubbed, shown, scrub_parts
 from data_pipeline.remote.transfer import TransferError
 
 
@@ -37,3 +37,9 @@ def test_errors_hide_secrets_also_when_they_come_from_another_process():
     for kind in (UserError, TransferError):
         error = pickle.loads(pickle.dumps(kind("https://u:SECRET@host/d: not found")))
         assert str(error) == "https://***@host/d: not found"
+
+
+def test_the_parts_of_an_address_are_hidden_in_what_a_library_says() -> None:
+    said = scrub_parts("s3://key:SECRET@b/x?sig=S2", "bucket key:SECRET@b: no; at x?sig=S2")
+    assert said == "bucket ***@b: no; at x?***"
+    assert scrub_parts("s3://b/x", "bucket b") == "bucket b"

@@ -136,9 +136,8 @@ def explain(
     """
     if observer is None:
         place = "cpu" if settings.precision.no_cuda or not torch.cuda.is_available() else "cuda"
-        folder = settings.run.runs_dir / settings.run.name
         rank = int(os.environ.get("RANK", "0"))
-        observer = OutOfMemoryObserver(folder, rank, torch.device(place), settings.memory)
+        observer = OutOfMemoryObserver(settings.folder, rank, torch.device(place), settings.memory)
     return observer.report(error, settings, int(os.environ.get("WORLD_SIZE", "1")))
 
 

@@ -18,6 +18,7 @@ from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.files import write_json
 from data_pipeline.lock import Lock
 from data_pipeline.redact import scrubbed
+from vae_dist.mirror.mirror import Mirror, follow
 from vae_dist.run.checkpoint import list_checkpoints, recover
 from vae_dist.run.history import clear, go_back
 
@@ -33,10 +34,15 @@ class RunFolder:
         ``RUNS_DIR/NAME``. Made when first written to.
     status_copy : Path, optional
         A second place for the status.
+    mirror : Mirror, optional
+        Keeps a copy of the run in an object store; its address is then the run's.
     """
 
-    def __init__(self, path: Path, status_copy: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, status_copy: Path | None = None, mirror: Mirror | None = None
+    ) -> None:
         self.path = path
+        self.mirror = mirror
         self._status_copy = status_copy
         self.checkpoints = path / "checkpoints"
         self._status: dict[str, Any] = {"schema": 1}
@@ -67,21 +73,37 @@ class RunFolder:
             self.lock.acquire()
             try:
                 recover(self.checkpoints)
-                self._check_taken(resume, overwrite)
+                held = self.mirror is not None and self.mirror.take()
+                self._check_taken(
+                    resume, overwrite, held or bool(list_checkpoints(self.checkpoints))
+                )
+                if self.mirror is not None and self.owns(resume):
+                    self.mirror.bring(self._named(resume))
             except BaseException:
-                self.lock.release()
+                self.release()
                 raise
 
-    def _check_taken(self, resume: str, overwrite: bool) -> None:
-        if not list_checkpoints(self.checkpoints) or overwrite or self.owns(resume):
+    def follow(self, resume: str) -> None:
+        """Bring what `take` brought to the main process, on each other machine once."""
+        if self.mirror is not None and self.owns(resume):
+            follow(self.mirror.store.address, self.path, self._named(resume))
+
+    def _named(self, resume: str) -> str:
+        return Path(resume).name if resume not in ("", "auto") else ""
+
+    def __str__(self) -> str:
+        return str(self.path if self.mirror is None else self.mirror.store)
+
+    def _check_taken(self, resume: str, overwrite: bool, held: bool) -> None:
+        if not held or overwrite or self.owns(resume):
             return
         if not resume:
             raise UserError(
-                f"{self.path} holds a run already: go on with it by --resume auto, start over "
+                f"{self} holds a run already: go on with it by --resume auto, start over "
                 "by --overwrite True, or give another --name"
             )
         raise UserError(
-            f"{self.path} holds a run already, which does not go on from --resume {resume}: give "
+            f"{self} holds a run already, which does not go on from --resume {resume}: give "
             "another --name, or --overwrite True to give up the run that is there"
         )
 
@@ -108,11 +130,35 @@ class RunFolder:
         with files_of_user(f"{self.path}: cannot be changed"):
             if not own:
                 clear(self.path)
-            return go_back(self.path, step, epoch)
+            told = go_back(self.path, step, epoch)
+            if self.mirror is not None:
+                self.mirror.begin(step, own=own)
+            return told
 
-    def release(self) -> None:
-        """Let others train in the folder."""
+    def check(self) -> None:
+        """Fail if another process has taken the run over meanwhile.
+
+        Raises
+        ------
+        UserError
+        """
+        self.lock.check()
+        if self.mirror is not None:
+            self.mirror.check()
+
+    def committed(self) -> None:
+        """A checkpoint was written, and those that are not kept were removed."""
+        if self.mirror is not None:
+            self.mirror.committed()
+
+    def finish(self, seconds: float) -> bool:
+        """Wait a while for the copy of a run that has ended; whether the waiting is over."""
+        return self.mirror is None or self.mirror.finish(seconds)
+
+    def release(self) -> str:
+        """Let others train in the folder; returns what its copy lacks, or nothing."""
         self.lock.release()
+        return "" if self.mirror is None else self.mirror.close()
 
     def set_status(self, *, durable: bool = True, **fields: Any) -> None:
         """Merge `fields` into ``status.json``, atomically; see `write_json`."""
@@ -124,7 +170,7 @@ class RunFolder:
 
     def write(self, path: Path, content: Any, *, durable: bool = True) -> None:
         """Write a JSON file of the run, unless another process has taken the folder over."""
-        self.lock.check()
+        self.check()
         with files_of_user(f"{path}: cannot be written", "the checkpoints there stand"):
             write_json(path, content, durable=durable)
 

@@ -15,6 +15,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.records import read_json, read_record
 from data_pipeline.values import BYTES, Values
 from vae_dist.losses import LossConfig
+from vae_dist.mirror.fetch import local_copy
 from vae_dist.models import ModelConfig, build_model
 from vae_dist.models.registry import names_a_module
 from vae_dist.objective import Objective
@@ -37,6 +38,7 @@ def load_run(
     Parameters
     ----------
     path : str or Path
+        Or an address (``s3://…``, ``hf://…``), which is fetched into the user's cache folder.
     device : torch.device or str
         ``"auto"`` takes a GPU where there is one.
     which : str
@@ -51,7 +53,7 @@ def load_run(
         If there is no complete checkpoint, or its files do not fit together, or the model is
         code that was not allowed.
     """
-    path, device = Path(path), _device(device)
+    path, device = local_copy(path), _device(device)
     if not path.exists():
         raise UserError(f"{path}: no such run or checkpoint")
     if path.is_file():

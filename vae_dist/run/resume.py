@@ -12,6 +12,7 @@ from torch import Tensor
 from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.folder import DataFolder
 from data_pipeline.records import read_record
+from vae_dist.mirror.fetch import local_copy
 from vae_dist.run.article2018 import read_article2018
 from vae_dist.run.checkpoint import (
     CheckpointConfig,
@@ -105,7 +106,7 @@ def save(
     }
 
     def write() -> None:
-        folder.lock.check()
+        folder.check()
         with files_of_user(
             f"checkpoint of step {counters.step} not written",
             "the former ones stand, free some space and go on with --resume auto",
@@ -117,6 +118,7 @@ def save(
             if best:
                 link(folder.checkpoints, "best", target)
             prune(folder.checkpoints, config)
+        folder.committed()
 
     on_main(state.world.rank == 0, write)
     return checkpoint_path(folder.checkpoints, counters.step)
@@ -143,7 +145,7 @@ def restore(state: TrainState, checkpoints: Path, data: DataFolder) -> str:
     UserError
         If what ``--resume`` names is not there, not whole, or of another model or data.
     """
-    resume, passed = state.settings.run.resume, ""
+    resume, passed = state.settings.here(state.settings.run.resume), ""
     state.trained_on = describe_data(data)
     if not resume:
         return _begin(state)
@@ -152,9 +154,9 @@ def restore(state: TrainState, checkpoints: Path, data: DataFolder) -> str:
         if checkpoint is None:
             return _begin(state) + " (--resume auto: no checkpoint yet)"
     elif resume.endswith((".pth.tar", ".pth", ".pt")):
-        return _restore_article2018(state, Path(resume))
+        return _restore_article2018(state, local_copy(resume))
     else:
-        checkpoint = resolve_checkpoint(Path(resume), which="last")
+        checkpoint = resolve_checkpoint(local_copy(resume), which="last")
     weights, content, meta = load_checkpoint(checkpoint)
     held = _checked(content, state, checkpoint)
     trained_on = data_of(checkpoint)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data_pipeline.folder import DataFolder
 from data_pipeline.redact import shown
+from vae_dist.mirror.mirror import Mirror
 from vae_dist.run.checkpoint import SCHEMA
 from vae_dist.run.folder import RunFolder
 from vae_dist.train.loaders import Loaders
@@ -17,6 +19,34 @@ from vae_dist.train.settings import Settings
 from vae_dist.train.state import TrainState
 
 PROFILE_WAIT, PROFILE_STEPS = 5, 5
+
+
+COPY_SECONDS = 30.0
+"""How long the other processes wait for a word of the main one, at the end of a run."""
+
+
+def open_folder(settings: Settings) -> RunFolder:
+    """The run folder of these settings, with its copy in an object store if it is to have one."""
+    address, path = settings.run.address, settings.folder
+    mirror = None
+    if address:
+        mirror = Mirror(address, path, settings.mirror, settings.checkpoint, _say)
+    return RunFolder(path, settings.run.status_file, mirror)
+
+
+def wait_for_copy(folder: RunFolder, is_main: bool) -> None:
+    """Wait for what the run's copy lacks; every process, for a launcher ends those that stay."""
+    from accelerate.utils import broadcast_object_list
+
+    over = [folder.mirror is None]
+    while not over[0]:
+        if is_main:
+            over[0] = folder.finish(COPY_SECONDS)
+        broadcast_object_list(over)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def write_run_files(folder: RunFolder, state: TrainState, data: DataFolder) -> None:
@@ -72,7 +102,9 @@ def introduction(
     yield origin
 
 
-def closing(state: TrainState, data: DataFolder, folder: Path, reason: str | None) -> Iterator[str]:
+def closing(
+    state: TrainState, data: DataFolder, folder: RunFolder, reason: str | None
+) -> Iterator[str]:
     """Lines that say how a training ended, what it left, and the next command.
 
     Parameters
@@ -80,18 +112,18 @@ def closing(state: TrainState, data: DataFolder, folder: Path, reason: str | Non
     state : TrainState
     data : DataFolder
         What it was trained on.
-    folder : Path
-        Its run folder.
+    folder : RunFolder
     reason : str or None
         Why it was stopped before its end; None: it is done.
     """
     run = shlex.quote(str(folder))
     if reason is not None:
-        yield f"stopped by {reason} after step {state.counters.step:,}: {folder}/checkpoints/last"
+        last = folder.checkpoints / "last"
+        yield f"stopped by {reason} after step {state.counters.step:,}: {last}"
         yield f"resume with: vae-dist train --resume {run}"
         return
     yield f"done: {state.counters.epoch:g} epoch(s), {state.counters.step:,} steps"
-    best = folder / "checkpoints" / "best"
+    best = folder.checkpoints / "best"
     if best.exists() and state.best is not None:
         by = state.settings.checkpoint.best_by
         score = state.best if by == "loss" else -state.best

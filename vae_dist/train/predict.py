@@ -11,6 +11,7 @@ from data_pipeline.folder import DataFolder
 from data_pipeline.load.base import Loader
 from data_pipeline.load.loader import make_loader
 from data_pipeline.order import World
+from vae_dist.mirror.fetch import local_copy
 from vae_dist.run.folder import RunFolder
 from vae_dist.run.resume import restore
 from vae_dist.sinks import describe
@@ -45,7 +46,7 @@ def predict(
         Exit code 0.
     """
     run = settings.run
-    folder = RunFolder(run.runs_dir / run.name)
+    folder = RunFolder(local_copy(run.address) if run.address else settings.folder)
     accelerator = make_accelerator(settings.precision, folder.path, [])
     if accelerator.num_processes > 1:
         raise UserError("--predict, --predict-train and --evaluate run on one process")

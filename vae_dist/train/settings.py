@@ -14,8 +14,12 @@ from data_pipeline.checks import AtLeast, check_fields
 from data_pipeline.errors import UserError
 from data_pipeline.folder.manifest import Manifest
 from data_pipeline.load.config import LoaderConfig
+from data_pipeline.redact import scrubbed
+from data_pipeline.remote.reading import is_remote, join
 from vae_dist.losses import LossConfig
 from vae_dist.memory.estimate import MemoryConfig
+from vae_dist.mirror.config import MirrorConfig
+from vae_dist.mirror.places import run_place, split_address
 from vae_dist.models import ModelConfig
 from vae_dist.run.checkpoint import CheckpointConfig
 from vae_dist.sinks import LogConfig
@@ -31,8 +35,8 @@ class RunConfig:
 
     name: Annotated[str, arg(aliases=["--lognumber"])] = "test_model"
     """Name of the run; it is kept in RUNS_DIR/NAME."""
-    runs_dir: Path = Path("runs")
-    """Folder of all runs."""
+    runs_dir: str = "runs"
+    """Folder of all runs: a path, or an address (s3://, gs://, hf://) that the run is copied to."""
     seed: int = 42
     """Everything random follows from this and from the counters."""
     epochs: Annotated[int, AtLeast(1)] = 30
@@ -53,7 +57,8 @@ class RunConfig:
     """Stop with a checkpoint and exit code 75 after this number of seconds; 0: no limit."""
     resume: str = ""
     """auto (the checkpoint that the run calls last, or from the beginning); a run folder or a
-    checkpoint of one, whose settings become the defaults; or a .pth.tar of the 2018 program."""
+    checkpoint of one, or its address, whose settings become the defaults; or a .pth.tar of the 2018
+    program."""
     status_file: Path | None = None
     """Keep a copy of status.json here too, where a batch script can find it."""
     allow_other_data: bool = False
@@ -76,10 +81,16 @@ class RunConfig:
                 f"--name {self.name!r}: letters, digits and . _ + = @ - only, for it names a folder"
             )
         check_fields(self)
+        self.runs_dir = str(self.runs_dir)  # programs give a Path
         if self.start_epoch >= self.epochs:
             raise UserError(
                 f"--start-epoch {self.start_epoch}: must be below --epochs {self.epochs}"
             )
+
+    @property
+    def address(self) -> str:
+        """The run's in an object store; empty for a run of this machine's file systems."""
+        return join(self.runs_dir, self.name) if is_remote(self.runs_dir) else ""
 
 
 def check_fit(settings: Settings, manifest: Manifest) -> None:
@@ -118,6 +129,22 @@ class Settings:
     memory: MemoryConfig = dataclasses.field(default_factory=MemoryConfig)
     telemetry: TelemetryConfig = dataclasses.field(default_factory=TelemetryConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
+    mirror: MirrorConfig = dataclasses.field(default_factory=MirrorConfig)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder, on this machine."""
+        if self.run.address:
+            return run_place(self.run.address, self.mirror.runs_cache)
+        return Path(self.run.runs_dir.removeprefix("file://")) / self.run.name
+
+    def here(self, resume: str) -> str:
+        """What ``--resume`` names, as a path where it is of this run's own address."""
+        if self.run.address and is_remote(resume):
+            run, within = split_address(resume)
+            if run == self.run.address:
+                return str(self.folder / within)
+        return resume
 
     def __post_init__(self) -> None:
         graphs = self.precision.compile and self.precision.compile_mode == "reduce-overhead"
@@ -161,9 +188,11 @@ class Settings:
         return cls(**given)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as ``config.json`` holds them."""
+        """Plain values, as ``config.json`` holds them: no secrets of addresses."""
         return {
-            owner.name: {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+            owner.name: {
+                k: str(v) if isinstance(v, Path) else scrubbed(v) for k, v in values.items()
+            }
             for owner in dataclasses.fields(self)
             for values in [dataclasses.asdict(getattr(self, owner.name))]
         }

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from data_pipeline.errors import UserError, files_of_user
+from data_pipeline.redact import shown
+from vae_dist.mirror.fetch import local_copy
 from vae_dist.objective import Objective
 from vae_dist.run.article2018 import read_article2018
 from vae_dist.run.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
@@ -25,7 +27,7 @@ class StartConfig:
 
     init_from: str = ""
     """Start from the weights of a run, a checkpoint folder, a .safetensors file or a .pth.tar of
-    the 2018 program; epochs and steps count from zero."""
+    the 2018 program, or the address of one; epochs and steps count from zero."""
     init_strict: bool = True
     """Refuse weights of which a part does not fit; False takes the parts that do."""
     freeze: str = ""
@@ -58,7 +60,7 @@ def initialise(objective: Objective, config: StartConfig, model_type: str) -> st
         If there are no such weights, or parts of them do not fit and ``init_strict`` is true.
     """
     source = f"--init-from {config.init_from}"
-    given, step = _read(Path(config.init_from).expanduser(), source, model_type)
+    given, step = _read(local_copy(config.init_from).expanduser(), source, model_type)
     own = objective.state_dict()
     fits = {n: t for n, t in given.items() if n in own and t.shape == own[n].shape}
     odd = [
@@ -76,7 +78,7 @@ def initialise(objective: Objective, config: StartConfig, model_type: str) -> st
             "--init-strict False takes the others"
         )
     objective.load_state_dict(fits, strict=False)
-    line = f"starting from the weights of {config.init_from}{step}, counters at zero"
+    line = f"starting from the weights of {shown(config.init_from)}{step}, counters at zero"
     return line + (
         f"; {len(fits)} of {len(own)} parts taken, not these: {_some(odd)}" if odd else ""
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import socket
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,6 @@ from vae_dist.failures.non_finite import explain
 from vae_dist.failures.out_of_memory import OutOfMemoryObserver
 from vae_dist.memory.allocator import keep_freed_memory
 from vae_dist.memory.plan import Fit
-from vae_dist.run.folder import RunFolder
 from vae_dist.run.history import best_score
 from vae_dist.run.resume import restore, save
 from vae_dist.sinks import NullSink, Sink, open_sinks
@@ -28,7 +28,15 @@ from vae_dist.telemetry import compare, make_telemetry, table
 from vae_dist.train.accelerator import make_accelerator, on_main
 from vae_dist.train.callbacks import Callback
 from vae_dist.train.loaders import open_loaders
-from vae_dist.train.opening import closing, introduction, make_profiler, write_run_files
+from vae_dist.train.opening import (
+    COPY_SECONDS,
+    closing,
+    introduction,
+    make_profiler,
+    open_folder,
+    wait_for_copy,
+    write_run_files,
+)
 from vae_dist.train.settings import Settings
 from vae_dist.train.signals import EXIT_REQUEUE, Agreement, StopRequest
 from vae_dist.train.state import NonFiniteLoss, Reading, TrainState
@@ -70,7 +78,7 @@ class Trainer:
         run = settings.run
         self.settings, self.data = settings, data
         self.stop = stop or StopRequest(run.time_limit)
-        self.folder = RunFolder(run.runs_dir / run.name, run.status_file)
+        self.folder = open_folder(settings)
         self.accelerator = make_accelerator(
             settings.precision, self.folder.path, settings.log.tracker
         )
@@ -103,9 +111,11 @@ class Trainer:
         """Make the run folder on the main process; if it is taken, fail on all of them."""
         run = self.settings.run
 
+        resume = self.settings.here(run.resume)
+
         def take() -> None:
-            self.folder.take(resume=run.resume, overwrite=run.overwrite)
-            if run.overwrite and self.folder.owns(run.resume):
+            self.folder.take(resume=resume, overwrite=run.overwrite)
+            if run.overwrite and self.folder.owns(resume):
                 warnings.warn(
                     f"--overwrite True has no effect with --resume {run.resume}, which goes on with "
                     "the run that is there; Fix: leave out --resume to start over",
@@ -114,6 +124,8 @@ class Trainer:
             self._status("starting", world_size=self.world.size, host=socket.gethostname())
 
         on_main(self.is_main, take)
+        if not self.is_main:
+            self.folder.follow(resume)
 
     def _build(self) -> None:
         settings = self.settings
@@ -145,7 +157,8 @@ class Trainer:
 
     def _begin(self) -> None:
         """Make the folder agree with the state, once every process has read its checkpoint."""
-        counters, own = self.state.counters, self.folder.owns(self.settings.run.resume)
+        counters = self.state.counters
+        own = self.folder.owns(self.settings.here(self.settings.run.resume))
         if told := self.folder.begin(counters.step, counters.epoch, own=own):
             self.origin += f"; {told}"
             if self.state.best is not None:
@@ -158,17 +171,28 @@ class Trainer:
         Returns
         -------
         int
-            0 if the run is done, 75 if it was stopped after a complete checkpoint.
+            0 if the run is done, 75 if it was stopped after a complete checkpoint, 2 if it is done
+            and its copy in an object store is not.
 
         Raises
         ------
         NonFiniteLoss
             If a loss was NaN or infinite; names the step and the images of its batch.
         """
+        code = 1
         try:
-            return self._train()
+            code = self._train()
+            wait_for_copy(self.folder, self.is_main)
+        except Exception as error:
+            self.fail(error)
+            while not self.folder.finish(COPY_SECONDS):  # alone: the others may be lost
+                pass
+            raise
         finally:
-            self.folder.release()
+            missing = self.folder.release()
+            if missing:
+                print(f"vae-dist: error: {missing}", file=sys.stderr, flush=True)
+        return 2 if missing and code == 0 else code
 
     def _train(self) -> int:
         with contextlib.ExitStack() as stack:
@@ -209,7 +233,7 @@ class Trainer:
                 ) from None
             self._report_telemetry()
             ended = None if self._finished() else self.stop.reason or "a signal"
-            for line in closing(self.state, self.data, self.folder.path, ended):
+            for line in closing(self.state, self.data, self.folder, ended):
                 self.sink.say(line)
         done = self._finished()
         code = 0 if done else EXIT_REQUEUE
@@ -365,6 +389,8 @@ class Trainer:
     def _save(self, score: float | None = None, *, best: bool = False) -> None:
         self._write_log()
         config = self.settings.checkpoint
+        if self.folder.mirror is not None:  # a copy of a checkpoint is one of its logs too
+            self.sink.flush()
         target = save(self.state, self.folder, config, score=score, best=best)
         self.saved_step = self.state.counters.step
         for each in self.callbacks:

@@ -1,0 +1,1 @@
+"""A run in an object store: the copy that follows its folder, and the way back."""
