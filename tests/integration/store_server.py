@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward  # noqa: N815
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward
 
 
 @contextmanager

@@ -253,7 +253,6 @@ def test_the_seeds_commands_parse() -> None:
     [
         (["--tracker", "wandbb"], "--tracker wandbb: no such tracker; did you mean wandb?"),
         (["--tracker", "tensorboard"], "--tensorboard True"),
-        (["--runs-dir", "s3://bucket/runs"], "--runs-dir s3://bucket/runs: is an address"),
         (["--status-file", "gs://b/s.json"], "--status-file gs://b/s.json: is an address"),
         (["--name", "a/b"], "--name 'a/b'"),
         (["--data-device", "cuda"], "--data-device cuda: no GPU"),

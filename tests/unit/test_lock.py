@@ -51,7 +51,7 @@ def fast(path: Path) -> Lock:
 
 def foreign(path: Path, **changes: Any) -> Path:
     """A lock as a process of another machine leaves it."""
-    owner = dataclasses.asdict(module._myself()) | {"machine": "another", "host": "node9"}
+    owner = dataclasses.asdict(module.myself()) | {"machine": "another", "host": "node9"}
     path.write_text(json.dumps(owner | changes))
     return path
 
@@ -93,7 +93,7 @@ def test_a_stopped_process_holds_its_lock_and_a_zombie_does_not(tmp_path: Path) 
 
 def test_of_many_that_find_a_stale_lock_one_takes_it(tmp_path: Path) -> None:
     path = tmp_path / "lock.json"
-    owner = dataclasses.asdict(module._myself()) | {"pid": 2**22 + 1, "started": "1"}
+    owner = dataclasses.asdict(module.myself()) | {"pid": 2**22 + 1, "started": "1"}
     path.write_text(json.dumps(owner))
     processes = [hold(path, 3.0) for _ in range(4)]
     answers = sorted(map(said, processes))
@@ -103,7 +103,7 @@ def test_of_many_that_find_a_stale_lock_one_takes_it(tmp_path: Path) -> None:
 
 
 def test_a_process_number_that_is_used_again_is_not_the_owner(tmp_path: Path) -> None:
-    owner = dataclasses.asdict(module._myself()) | {"started": "1"}
+    owner = dataclasses.asdict(module.myself()) | {"started": "1"}
     (tmp_path / "lock.json").write_text(json.dumps(owner))
     fast(tmp_path / "lock.json").acquire()
 

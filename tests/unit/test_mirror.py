@@ -315,7 +315,7 @@ def test_damage_in_the_store_is_seen_and_the_one_before_taken(address, start, ca
     part = "checkpoints/step-00000004/model.safetensors"
     content = Store(address, ONCE).read(part)
     Store(address, ONCE).write(part, content[:-1] + b"x")
-    checkpoint, note = own_checkpoint(local_copy(address) / "checkpoints")
+    checkpoint, _ = own_checkpoint(local_copy(address) / "checkpoints")
     assert checkpoint.name == "step-00000002"
     assert "step-00000004 (model.safetensors has another SHA-256)" in capsys.readouterr().err
     Store(address, ONCE).write("checkpoints/step-00000002/meta.json", b"{")

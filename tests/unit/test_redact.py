@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from data_pipeline.errors import UserError
-from data_pipeline.redact import is_shown, scrub, scrubbed, shown, scrub_parts
+from data_pipeline.redact import is_shown, scrub, scrub_parts, scrubbed, shown
 from data_pipeline.remote.transfer import TransferError
 
 
