@@ -75,7 +75,7 @@ def test_flags_beat_the_settings_of_the_resumed_run(tmp_path):
     for named in (run, run / "checkpoints" / "last"):
         (config,) = parse("train", [RunConfig], ["--resume", str(named), "--epochs", "8"])
         assert (config.epochs, config.batch_size) == (8, 9)
-        assert (config.name, config.runs_dir) == ("old", tmp_path / "runs")
+        assert (config.name, config.runs_dir) == ("old", str(tmp_path / "runs"))
         assert config.resume == str(named)
         assert not config.overwrite
     (config,) = parse("train", [RunConfig], ["--resume", "auto"])
