@@ -23,6 +23,7 @@ def evaluate(
     world: World | None = None,
     device: str = "cpu",
     wait: Callable[[], None] = lambda: None,
+    agree: Callable[[str], str] = lambda fault: fault,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Results | None:
     """Evaluate runs and write the evaluation folder.
@@ -36,6 +37,8 @@ def evaluate(
         Where models run.
     wait : callable
         Returns when all processes have called it.
+    agree : callable
+        Given a fault or nothing by every process; gives all of them the first fault.
     tell : callable
         Given one line at a time on what is done.
 
@@ -56,7 +59,13 @@ def evaluate(
     for warning in warnings:
         tell(f"warning: {warning}")
     evaluation = open_evaluation(
-        config, data, world=world or World(), device=device, wait=wait, tell=tell
+        config,
+        data,
+        world=world or World(),
+        device=device,
+        wait=wait,
+        agree=agree,
+        tell=tell,
     )
     results = evaluation.results()
     results.warnings = warnings

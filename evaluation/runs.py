@@ -85,7 +85,8 @@ def _encode_run(
 ) -> tuple[Run | None, dict[str, np.ndarray] | None, str | None]:
     """The collective part: every process writes its part of the latents, the first joins them.
 
-    Nothing is raised here, as the other processes would wait for ever.
+    What one process meets is not raised before all know of it: the others would wait for ever. A
+    full disk would meet every run, and so ends the evaluation on all of them.
 
     Returns
     -------
@@ -93,7 +94,7 @@ def _encode_run(
         Latents on the first process, or where they were in the cache.
     """
     config, cache, world = evaluation.config, evaluation.cache, evaluation.world
-    run, complaint, key, latents = None, None, "", None
+    run, complaint, key, latents, disk = None, None, "", None, ""
     # Latents of the CPU and of a GPU differ in the last digits; those of two GPUs do not: the
     # ranks, each with a device of its own, must name their parts alike.
     kind = torch.device(evaluation.device).type
@@ -121,12 +122,10 @@ def _encode_run(
                 part = encode_part(run, evaluation.splits, world, **settings)
                 write_arrays(parts[world.rank], part)
             except Exception as error:
-                # A full disk would meet every run: the evaluation ends. Of several processes
-                # the others wait, so there the run is skipped.
-                if world.size == 1 and isinstance(error.__cause__, OSError):
-                    raise
                 complaint = _complaint(error)
+                disk = complaint if isinstance(error.__cause__, OSError) else ""
         evaluation.wait()
+        evaluation.end_if(disk)
         if evaluation.leads and complaint is None and run is not None and latents is None:
             try:
                 latents = join_parts([read_arrays(part) for part in parts])
@@ -140,12 +139,11 @@ def _encode_run(
         try:
             cache.keep_arrays("latents", key, latents)
         except UserError as error:
-            if world.size == 1:
-                raise
-            complaint = _complaint(error)
+            disk = str(error)
     evaluation.wait()
     if run is not None:
         parts[world.rank].unlink(missing_ok=True)
+    evaluation.end_if(disk)
     return run, latents, complaint
 
 

@@ -40,6 +40,8 @@ class Evaluation:
         Where models run.
     wait : callable
         Returns when all processes have called it.
+    agree : callable
+        Given a fault or nothing by every process; gives all of them the first fault.
     """
 
     config: EvaluateConfig
@@ -52,6 +54,17 @@ class Evaluation:
     world: World
     device: str
     wait: Callable[[], None]
+    agree: Callable[[str], str]
+
+    def end_if(self, fault: str) -> None:
+        """End every process where one of them has a fault; all must call this.
+
+        Raises
+        ------
+        UserError
+        """
+        if told := self.agree(fault):
+            raise UserError(told)
 
     @property
     def leads(self) -> bool:
@@ -82,6 +95,7 @@ def open_evaluation(
     world: World,
     device: str,
     wait: Callable[[], None],
+    agree: Callable[[str], str],
     tell: Callable[[str], None],
 ) -> Evaluation:
     """Open folders, images and backends; what is wrong with them ends every process.
@@ -112,6 +126,7 @@ def open_evaluation(
         world=world,
         device=device,
         wait=wait,
+        agree=agree,
     )
 
 

@@ -130,11 +130,13 @@ def carry_out(path: Path, share: ShareConfig, make: Callable[[Run, Progress], Jo
     from data_pipeline.order import World
     from vae_dist.encode.job import Share
     from vae_dist.run.load import load_run
+    from vae_dist.train.accelerator import told_what_is_awaited
 
     started = time.perf_counter()
     cpu = share.device == "cpu"
     check_device(processes, os.environ, 0 if cpu else torch.cuda.device_count())
-    state = PartialState(cpu=cpu)
+    with told_what_is_awaited():
+        state = PartialState(cpu=cpu)
     try:
         device = str(state.device) if share.device == "auto" else share.device
         run = load_run(path, device, share.which, allow_code=share.allow_code)

@@ -60,8 +60,10 @@ def main(argv: Sequence[str]) -> int:
 
     check_device(processes, os.environ, 0 if output.cpu else torch.cuda.device_count())
     from data_pipeline.order import World
+    from vae_dist.train.accelerator import told_what_is_awaited
 
-    state = PartialState(cpu=output.cpu)
+    with told_what_is_awaited():
+        state = PartialState(cpu=output.cpu)
     tell = Progress(sys.stderr) if state.is_main_process else _silent
     try:
         results = evaluate(
@@ -69,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
             world=World(state.process_index, state.num_processes),
             device=str(state.device),
             wait=state.wait_for_everyone,
+            agree=_agree,
             tell=tell,
         )
     finally:
@@ -173,6 +176,13 @@ def print_table(results: Results) -> None:
 
 def _figure(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _agree(fault: str) -> str:
+    """The first fault that any process has."""
+    from accelerate.utils import gather_object
+
+    return next(filter(None, gather_object([fault])), "")
 
 
 def _silent(line: str) -> None:

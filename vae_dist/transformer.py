@@ -194,7 +194,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             prepare = PrepareConfig(folds=self.folds, writers=1, overwrite=True)
             write_folder(SourceData(NAME, {"train": arrays}, []), folder / "data", prepare)
             Trainer(settings, open_data(str(folder / "data"))).train()
-            self._take(load_run(settings.run.runs_dir / NAME, self._torch_device()))
+            self._take(load_run(settings.folder, self._torch_device()))
         return self
 
     def transform(self, X: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,9 @@ import torch
 
 from benchmarks.evaluate import BenchEvaluateConfig, bench_evaluate
 from data_pipeline.batch import Arrays
+from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.order import World
+from evaluation import runs as of_runs
 from evaluation.cache import Cache
 from evaluation.encode import encode_part, join_parts
 from evaluation.evaluation import EvaluateConfig, evaluate
@@ -222,6 +225,28 @@ def test_ranks_with_devices_of_their_own_find_each_others_parts(tmp_path, data, 
     alone = evaluate(EvaluateConfig(**common, out=tmp_path / "one" / "o"))
     figures = [[(row.metric, row.value) for row in found.rows] for found in (results, alone)]
     assert figures[0] == figures[1]
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_of_one_process_ends_all_of_them(tmp_path, data, runs, error, monkeypatch):
+    """Of two processes the second one's disk is full: both end with its line, no run is left out."""
+    write = of_runs.write_arrays
+
+    def full(path, arrays):
+        if "-1-2." in path.name:
+            with files_of_user(f"{path}: cannot be written"):
+                raise OSError(error, os.strerror(error))
+        write(path, arrays)
+
+    monkeypatch.setattr(of_runs, "write_arrays", full)
+    common = {"runs": tuple(runs), "data": data.path, "methods": ("vae",), "backend": "cpu"}
+    config = EvaluateConfig(**common, out=tmp_path / "o")
+    with pytest.raises(UserError, match=os.strerror(error)) as second:
+        evaluate(config, world=World(1, 2))
+    line = str(second.value)
+    with pytest.raises(UserError) as first:
+        evaluate(config, world=World(0, 2), agree=lambda fault: fault or line)
+    assert str(first.value) == line
 
 
 def test_a_conditional_model_is_not_told_the_label(tmp_path, data):

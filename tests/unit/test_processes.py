@@ -1,5 +1,8 @@
 """Which process of how many: every launcher's environment, whole, half and left over."""
 
+import socket
+from datetime import timedelta
+
 import pytest
 
 from data_pipeline.errors import UserError
@@ -218,3 +221,27 @@ def test_errors_wait_only_where_a_launcher_runs_another_that_speaks(
     assert bool(waits) != speaks
     said = "" if speaks else "rank 3: "
     assert capsys.readouterr().err == f"vae-dist: error: {said}--epochs nope\n"
+
+
+@pytest.mark.parametrize("launcher", [{}, {"TORCHELASTIC_RUN_ID": "x"}])
+def test_a_process_that_waits_for_others_says_so(launcher, monkeypatch, capsys):
+    """torch's own store, at an address where nobody listens; of a launcher's ranks one speaks."""
+    import torch.distributed as dist
+
+    from vae_dist.train import accelerator
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"} | place).items():
+        monkeypatch.setenv(name, value)
+    for name, value in launcher.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(accelerator, "TOLD_AFTER", 0.1)
+    with pytest.raises(dist.DistNetworkError), accelerator.told_what_is_awaited(7.0):
+        dist.TCPStore("127.0.0.1", port, 2, False, timeout=timedelta(seconds=1))
+    said = capsys.readouterr().err
+    line = f"RANK=1 of WORLD_SIZE=2: waiting for the other processes at 127.0.0.1:{port}, up to 7 s"
+    assert (line in said) == (not launcher)
+    assert ("unset RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT" in said) == (not launcher)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
+import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 NCCL_GRACE = 60.0
 """Seconds that NCCL waits longer than the trainer's own gloo group: NCCL ends the process in the
 middle of a step, while a gloo timeout is an error that says what to do."""
+
+
+TOLD_AFTER = 5.0
+"""Seconds that processes look for each other before the user hears of it."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -93,26 +100,55 @@ def make_accelerator(config: PrecisionConfig, run_dir: Path, trackers: list[str]
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     wait = config.collective_timeout + (0.0 if cpu else NCCL_GRACE)
     try:
-        return Accelerator(
-            mixed_precision=config.mixed_precision,
-            cpu=cpu,
-            log_with=list(trackers) or None,
-            project_config=ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir)),
-            step_scheduler_with_optimizer=False,
-            kwargs_handlers=[
-                InitProcessGroupKwargs(timeout=timedelta(seconds=wait)),
-                DistributedDataParallelKwargs(
-                    broadcast_buffers=False,
-                    static_graph=config.static_graph,
-                    gradient_as_bucket_view=config.gradient_as_bucket_view,
+        with told_what_is_awaited(wait):
+            return Accelerator(
+                mixed_precision=config.mixed_precision,
+                cpu=cpu,
+                log_with=list(trackers) or None,
+                project_config=ProjectConfiguration(
+                    project_dir=str(run_dir), logging_dir=str(run_dir)
                 ),
-            ],
-        )
+                step_scheduler_with_optimizer=False,
+                kwargs_handlers=[
+                    InitProcessGroupKwargs(timeout=timedelta(seconds=wait)),
+                    DistributedDataParallelKwargs(
+                        broadcast_buffers=False,
+                        static_graph=config.static_graph,
+                        gradient_as_bucket_view=config.gradient_as_bucket_view,
+                    ),
+                ],
+            )
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         raise UserError(
             f"the processes of this run do not find each other ({' '.join(str(error).split())[:200]}"
             "); Fix: look at MASTER_ADDR and MASTER_PORT, and whether all processes have started"
         ) from error
+
+
+@contextlib.contextmanager
+def told_what_is_awaited(timeout: float = 600.0) -> Iterator[None]:
+    """Say after `TOLD_AFTER` seconds in here which processes this one waits for, and where.
+
+    The variables may be left over in the shell from another job: nobody comes then.
+    """
+    size, rank = os.environ.get("WORLD_SIZE", "1"), os.environ.get("RANK", "0")
+    launched = "TORCHELASTIC_RUN_ID" in os.environ
+    if size == "1" or (launched and os.environ.get("LOCAL_RANK", "0") != "0"):
+        yield
+        return
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    line = (
+        f"vae-dist: RANK={rank} of WORLD_SIZE={size}: waiting for the other processes at {where}, up "
+        f"to {timeout:g} s. If this is to be the only process, another job left these variables: "
+        "unset RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT"
+    )
+    timer = threading.Timer(TOLD_AFTER, print, [line], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def find_compiler(cpu: bool) -> str:
