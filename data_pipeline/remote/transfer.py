@@ -151,16 +151,14 @@ def files_at(url: str, patience: Patience | None = None) -> list[tuple[str, str,
     found: list[tuple[str, str, int | None]] = []
 
     def attempt() -> None:
-        filesystem, root = fsspec.core.url_to_fs(
-            url, **_options(protocol_of(url), patience.timeout)
-        )
+        filesystem, root = fsspec.core.url_to_fs(url, **options(protocol_of(url), patience.timeout))
         root = root.rstrip("/")
         found.clear()
         for name, facts in filesystem.find(root, detail=True).items():
             place = name[len(root) :].lstrip("/") or name.rsplit("/", 1)[-1]
             found.append((place, filesystem.unstrip_protocol(name), facts.get("size")))
 
-    _persist(url, attempt, patience, lambda: 0)
+    persist(url, attempt, patience)
     return sorted(found)
 
 
