@@ -149,7 +149,7 @@ def ours(turns: Turns, data: DataFolder, name: str, batch_size: int, loader: str
     with tempfile.TemporaryDirectory() as runs:
         settings = Settings(
             run=RunConfig(
-                name="bench", runs_dir=Path(runs), batch_size=batch_size, epochs=1_000_000
+                name="bench", runs_dir=str(runs), batch_size=batch_size, epochs=1_000_000
             ),
             loader=LoaderConfig(loader=loader),
             model=ModelConfig(model_type=name, latent_size=LATENTS),

@@ -84,7 +84,7 @@ def take_apart(folder: Path, model: str, batch_size: int, threads: int) -> dict[
     try:
         with tempfile.TemporaryDirectory() as runs:
             settings = Settings(
-                run=RunConfig(name="bench", runs_dir=Path(runs), batch_size=batch_size),
+                run=RunConfig(name="bench", runs_dir=str(runs), batch_size=batch_size),
                 loader=LoaderConfig(loader="memory"),
                 model=ModelConfig(model_type=model, latent_size=LATENTS),
                 log=LogConfig(tensorboard=False),

@@ -116,9 +116,9 @@ def bring_checkpoints(
     else:
         if index.checkpoints:
             raise UserError(f"{store}: no checkpoint there is whole: {', '.join(passed)}")
-    for name in dict.fromkeys((index.best, *also)):
-        if name is not None and (fault := bring_checkpoint(store, folder, name)):
-            tell(f"warning: {store}: {name} cannot be used ({fault})")
+    for wanted in dict.fromkeys((index.best, *also)):
+        if wanted is not None and (fault := bring_checkpoint(store, folder, wanted)):
+            tell(f"warning: {store}: {wanted} cannot be used ({fault})")
     for word, target in (("last", index.last), ("best", index.best)):
         if target is not None:
             link(checkpoints, word, checkpoint_path(checkpoints, index_file.step_of(target)))
