@@ -8,14 +8,8 @@ import pytest
 from data_pipeline.errors import UserError
 from launch import processes
 from launch.cli import complain
-from launch.processes import (
-    check_accelerate,
-    check_device,
-    find_processes,
-    first_host,
-    join,
-    tasks_of_node,
-)
+from launch.launchers import first_host, tasks_of_node
+from launch.processes import check_accelerate, check_device, find_processes, join
 
 TORCHRUN = {
     "RANK": "3",
@@ -107,7 +101,7 @@ def test_refused_in_one_line_that_names_a_variable(environ):
 
 
 def test_srun_is_mapped_for_torch(monkeypatch):
-    monkeypatch.setattr(processes, "_address_of", lambda host: host)
+    monkeypatch.setattr(processes, "address_of", lambda host: host)
     environ = SRUN | {"PMI_SIZE": "3", "PMI_RANK": "2"}
     join(environ)
     expected = {
