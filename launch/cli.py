@@ -34,7 +34,7 @@ COMMANDS = {
     "monitor": "watch a run, live or finished, all ranks",
     "doctor": "check this machine and say what will be used",
     "bench": "measure the data pipeline, telemetry or evaluation here",
-    "slurm": "copy the Slurm scripts and Accelerate configurations, to edit",
+    "slurm": "copy the scripts for Slurm, Kubernetes, SkyPilot and Accelerate, to edit",
     "completion": "print a script that lets bash or zsh complete commands and flags",
     "demo": "the whole job on one data set: prepare, train, evaluate",
 }

@@ -1,4 +1,4 @@
-"""``vae-dist slurm``: copy the batch scripts and Accelerate's configurations to edit."""
+"""``vae-dist slurm``: copy the batch scripts, and files for Accelerate, Kubernetes and SkyPilot."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from data_pipeline.errors import UserError, files_of_user
 from launch.config import parse
 
+DESCRIPTION = """Copy the Slurm scripts, to edit and submit, and beside them accelerate/ (configurations)
+and cloud/ (Kubernetes Job and JobSet, SkyPilot)."""
 PROJECT = Path(__file__).parents[1]
 
 
@@ -26,7 +28,7 @@ class SlurmConfig:
 
 def main(argv: Sequence[str]) -> int:
     """Copy the scripts; returns the exit code."""
-    (config,) = parse("slurm", [SlurmConfig], argv, "Copy the Slurm scripts, to edit and submit.")
+    (config,) = parse("slurm", [SlurmConfig], argv, DESCRIPTION)
     scripts = {f"{p.parent.name}/{p.name}" if p.suffix == ".yaml" else p.name: p for p in sources()}
     changed = [n for n, p in scripts.items() if _differs(config.out / n, p)]
     if changed and not config.overwrite:
@@ -48,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
 
 def sources() -> list[Path]:
     """The scripts that this installation ships: of the checkout, or what the wheel installed."""
-    configurations = sorted((PROJECT / "launch" / "accelerate").glob("*.yaml"))
+    launch = PROJECT / "launch"
+    configurations = sorted([*launch.glob("accelerate/*.yaml"), *launch.glob("cloud/*.yaml")])
     if (PROJECT / "slurm").is_dir() and (PROJECT / "pyproject.toml").is_file():
         return [*sorted(p for p in (PROJECT / "slurm").iterdir() if p.is_file()), *configurations]
     installed = importlib.metadata.files("vae-dist") or []

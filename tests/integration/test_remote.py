@@ -25,8 +25,11 @@ from data_pipeline.remote.reading import RemoteConfig, join, local_path, read_sm
 from data_pipeline.remote.transfer import Patience, TransferError
 from data_pipeline.sources import SourceConfig
 from data_pipeline.sources.download import download
-from tests.data_folders import drawn, written
+from launch.cli import main
+from tests.data_folders import digits, drawn, written
 from tests.integration.faulty_server import FaultyServer, faulty_server
+from tests.training_runs import flags
+from vae_dist.run.checkpoint import fault_of, own_checkpoint, read_meta
 
 QUICK = Patience(timeout=1.0, retries=2, delay=0.01)
 RNG = np.random.default_rng(0)
@@ -389,3 +392,27 @@ def test_a_download_to_a_full_disk_is_said(server, small_disk):
 def test_a_manifest_cannot_write_outside_the_cache(server, tmp_path):
     with pytest.raises(ValueError, match="is not a SHA-256 sum"):
         Cache(tmp_path, 10**9).path(f"{server.url}/f0", "../" + SUMS["f0"][3:], SIZE, QUICK)
+
+
+def test_a_server_that_dies_in_mid_epoch_ends_the_training_in_one_line(tmp_path, capfd):
+    """Exit code 2; the checkpoint is whole, and the run goes on from it when the server is back."""
+    data = written(tmp_path / "data", digits(), samples_per_shard=128, block_size=32)
+    settings = {"model_type": "fc", "latent_size": 2, "epochs": 1, "batch_size": 50, "name": "run"}
+    settings |= {"loader": "stream", "lanes": 1, "checkpoint_every": 1, "tensorboard": False}
+    settings |= {"telemetry_interval": 0, "runs_dir": tmp_path, "cache_dir": tmp_path / "cache"}
+    settings |= {"remote_retries": 0, "resume": "auto", "no_cuda": True}
+    with faulty_server() as state:
+        state.files = {path.name: path.read_bytes() for path in Path(data.path).iterdir()}
+        state.fail("train-000005.tar", *[("status", 503)] * 99)
+        words = ["train", *flags({**settings, "data": state.url})]
+        assert main(words) == 2
+        said = capfd.readouterr().err
+        assert said.count("vae-dist: error: ") == 1
+        assert f"{state.url}/train-000005.tar" in said
+        assert "Traceback" not in said
+        checkpoint, _ = own_checkpoint(tmp_path / "run" / "checkpoints")
+        assert checkpoint is not None
+        assert fault_of(checkpoint) == ""
+        assert 0 < read_meta(checkpoint).epoch < 1
+        state.faults.clear()
+        assert main(words) == 0

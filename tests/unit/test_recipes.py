@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from launch.config import parse
@@ -164,3 +166,44 @@ def test_dockerfile_copies_what_is_there_and_installs_the_pinned_set():
     assert text.index("USER vae") > text.index("RUN launch/container/install.sh")
     install = (REPOSITORY / "launch" / "container" / "install.sh").read_text()
     assert "--constraint constraints.txt" in install
+
+
+CLOUD = REPOSITORY / "launch" / "cloud"
+
+
+def manifests(name: str) -> list[dict]:
+    return list(yaml.safe_load_all((CLOUD / name).read_text()))
+
+
+def test_kubernetes_takes_the_job():
+    """By the API's own schema; of the JobSet, a resource of its own, the Job inside."""
+    validate = pytest.importorskip("kubernetes_validate")
+    service, job = manifests("kubernetes-job.yaml")
+    (jobset,) = manifests("kubernetes-jobset.yaml")
+    (inner,) = (one["template"]["spec"] for one in jobset["spec"]["replicatedJobs"])
+    head = {key: job[key] for key in ("apiVersion", "kind", "metadata")}
+    for one in (service, job, {**head, "spec": inner}):
+        validate.validate(one, validate.latest_version(), strict=True)
+    with pytest.raises(validate.ValidationError):
+        validate.validate(
+            head | {"spec": {"completion": 2}}, validate.latest_version(), strict=True
+        )
+    name = service["metadata"]["name"]
+    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
+    assert job["spec"]["template"]["spec"]["subdomain"] == name
+    assert set(jobset["spec"]) == {"network", "failurePolicy", "replicatedJobs"}
+
+
+@pytest.mark.parametrize("path", sorted(CLOUD.glob("*.yaml")), ids=lambda path: path.name)
+def test_a_recipe_of_the_cloud_starts_a_training_that_resumes_from_a_store(path):
+    """Its flags are those of train, for as many processes as it starts."""
+    text = re.sub(r"\\\n", " ", path.read_text())
+    command = re.search(r"launch/train\.py (.*?)(?:\n *(?:env|$)|\Z)", text, re.DOTALL).group(1)
+    words = [w.strip('"') for w in re.sub(r"\$\(\(.*?\)\)", "8", command).split()]
+    owners = [field.default_factory for field in dataclasses.fields(Settings)]
+    where, _, run, *_ = parse("train", [TrainingDataConfig, ModeConfig, *owners], words)
+    assert where.data.startswith("s3://")
+    assert run.address.startswith("s3://")
+    assert (run.resume, run.expect_world_size) == ("auto", 8)
+    for needed in ("PET_SIGNALS_TO_HANDLE", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"):
+        assert needed in text

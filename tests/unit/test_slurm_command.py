@@ -13,6 +13,7 @@ def test_scripts_are_copied_and_edits_are_kept(tmp_path, capsys) -> None:
     assert main(["slurm", "--out", str(out)]) == 0
     assert (out / "train.sbatch").read_bytes() == (SLURM / "train.sbatch").read_bytes()
     assert (out / "accelerate" / "multi_node.yaml").is_file()
+    assert (out / "cloud" / "kubernetes-jobset.yaml").is_file()
     assert (out / "pipeline.sh").stat().st_mode & 0o100
     (out / "site.sh").write_text("export SBATCH_ACCOUNT=mine\n")
     assert main(["slurm", "--out", str(out)]) == 2
