@@ -105,6 +105,8 @@ def _encode_run(
     }
     try:
         run = load_run(path, evaluation.device, config.which, allow_code=config.allow_code)
+        if run.averaged and evaluation.leads:
+            evaluation.stages.tell(f"{path}: {run} are evaluated, as it was trained with --ema")
         facts = [run.content_hash, evaluation.data.manifest.fingerprint, settings, kind]
         key = Cache.key("latents", *facts)
         latents = cache.arrays("latents", key, _shapes(run, evaluation.splits))

@@ -129,6 +129,7 @@ def carry_out(path: Path, share: ShareConfig, make: Callable[[Run, Progress], Jo
 
     from data_pipeline.order import World
     from vae_dist.encode.job import Share
+    from vae_dist.memory.allocator import keep_freed_memory
     from vae_dist.run.load import load_run
     from vae_dist.train.accelerator import told_what_is_awaited
 
@@ -140,6 +141,8 @@ def carry_out(path: Path, share: ShareConfig, make: Callable[[Run, Progress], Jo
     try:
         device = str(state.device) if share.device == "auto" else share.device
         run = load_run(path, device, share.which, allow_code=share.allow_code)
+        if run.device.type == "cpu":
+            keep_freed_memory()
         with make_progress() if is_first() else nullcontext(Silent()) as progress:
             job = make(run, progress)
             rows = 0

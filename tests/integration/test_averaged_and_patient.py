@@ -163,3 +163,17 @@ def test_wrong_settings_are_one_line(
 ) -> None:
     assert main(["train", "--data", str(data), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_encode_and_evaluate_say_that_they_use_the_average(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(data, tmp_path, "run", epochs=1, ema=0.9)
+    capsys.readouterr()
+    out = ["--out", str(tmp_path / "z.npz")]
+    assert main(["encode", "--run", str(run), "--images", str(data), *out]) == 0
+    assert "run, step 3, averaged weights; on 1 process" in capsys.readouterr().err
+    words = ["--runs", str(run), "--data", str(data), "--methods", "vae", "--backend", "cpu"]
+    assert main(["evaluate", *words, "--out", str(tmp_path / "eval")]) == 0
+    said = capsys.readouterr()
+    assert "step 3, averaged weights are evaluated" in said.out + said.err

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,17 +117,25 @@ class Job:
         with files_of_user(f"--out {self.output.path}: cannot be written"):
             self.parts.mkdir(parents=True, exist_ok=True)
         columns: list[Columns] = []
-        for piece, chunk in prefetch(self._chunks(missing), AHEAD):
-            if chunk is not None:
-                columns.append(self.compute(chunk))
-                done += len(chunk)
-                progress.advance(task, done, total)
-                continue
-            joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
-            with files_of_user(f"--out {self.output.path}: cannot be written"):
-                self.output.keep(self.parts, piece, joined)
-            columns = []
+        with ThreadPoolExecutor(1, "write") as writer:  # while the next piece is computed
+            writing: Future[None] | None = None
+            for piece, chunk in prefetch(self._chunks(missing), AHEAD):
+                if chunk is not None:
+                    columns.append(self.compute(chunk))
+                    done += len(chunk)
+                    progress.advance(task, done, total)
+                    continue
+                if writing is not None:
+                    writing.result()
+                writing, columns = writer.submit(self._keep, piece, columns), []
+            if writing is not None:
+                writing.result()
         return done - began
+
+    def _keep(self, piece: Piece, columns: list[Columns]) -> None:
+        joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
+        with files_of_user(f"--out {self.output.path}: cannot be written"):
+            self.output.keep(self.parts, piece, joined)
 
     def _chunks(self, pieces: list[Piece]) -> Iterator[tuple[Piece, Chunk | None]]:
         """The chunks of some pieces; after those of a piece, None."""

@@ -30,12 +30,13 @@ from data_pipeline.folder.manifest import (
 from data_pipeline.sources import SourceData
 from data_pipeline.values import Values
 from data_pipeline.write.building import publish
-from data_pipeline.write.config import PrepareConfig
 from data_pipeline.write.shards import Job, Sums, WritingTask
 from vae_dist.encode.outputs import Columns, Output
 from vae_dist.encode.rows import Piece, Rows
 
 LATENTS = Values("float32", None)
+BLOCK_ROWS, BLOCK_BYTES = 1024, 1 << 18
+"""Latents are small: blocks of 256, as of images, would be little more than their headers."""
 SPLITS = ("train", "val", "test")
 
 
@@ -55,7 +56,7 @@ class LatentFolder(Output):
     def __init__(self, path: Path, latent_size: int) -> None:
         super().__init__(path)
         self.shape = (latent_size, 1, 1)
-        self.block_size, _ = PrepareConfig().sizes(self.shape, LATENTS.size)
+        self.block_size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (LATENTS.size * latent_size)))
 
     def holds(self, parts: Path, piece: Piece) -> bool:
         return self._record(parts, piece) is not None
