@@ -147,9 +147,9 @@ def test_a_second_model_trains_on_latents_and_encodes_and_decodes_them(
     latents: DataFolder, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = flags({**COMMON, "data": latents.path, "runs_dir": tmp_path, "batch_size": 16})
-    own = ["--image-loss-type", "gaussian", "--lr", "0.01", "--epochs", "12", "--latent-size", "2"]
-    for loader in ("memory", "stream"):
-        words = [*base, *own, "--name", loader, "--loader", loader]
+    own = ["--image-loss-type", "gaussian", "--lr", "0.01", "--latent-size", "2"]
+    for loader, epochs in (("memory", 12), ("stream", 2)):
+        words = [*base, *own, "--name", loader, "--loader", loader, "--epochs", str(epochs)]
         assert main(["train", *words]) == 0
         said = capsys.readouterr().out
         assert "values: float32, no pixels: no SSIM, no PSNR and no pictures of them" in said
