@@ -14,10 +14,12 @@ from vae_dist.run.checkpoint import (
     fault_of,
     link,
     linked,
+    list_checkpoints,
     load_checkpoint,
     own_checkpoint,
     prune,
     save_checkpoint,
+    step_of,
 )
 from vae_dist.run.folder import RunFolder
 from vae_dist.run.history import best_score, go_back
@@ -140,3 +142,11 @@ def test_a_file_in_the_place_of_the_folder_is_the_users(tmp_path: Path) -> None:
     for path in (tmp_path / "f" / "r", tmp_path / ("n" * 300)):
         with pytest.raises(UserError, match="cannot be used as a run folder"):
             RunFolder(path).take(resume="", overwrite=False)
+
+
+def test_the_checkpoint_of_every_second_epoch_is_kept(tmp_path: Path) -> None:
+    """Beside the newest one; a checkpoint in the middle of an epoch is none of them."""
+    for step, epoch in ((10, 1.0), (20, 2.0), (25, 2.5), (30, 3.0), (40, 4.0), (50, 5.0)):
+        save_checkpoint(tmp_path, {"a": torch.zeros(1)}, {}, {"step": step, "epoch": epoch})
+    prune(tmp_path, CheckpointConfig(keep_last=1, keep_every_epochs=2))
+    assert [step_of(path) for path in list_checkpoints(tmp_path)] == [20, 40, 50]
