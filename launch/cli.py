@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": "show what a data folder holds",
     "train": "train a variational autoencoder (also: accelerate launch launch/train.py)",
     "sweep": "train every combination of the settings in a TOML file; one table of all",
+    "ablate": "train and evaluate a study's rows over seeds; which of its statements hold",
     "evaluate": "compare PCA, UMAP and trained VAEs, and write a report",
     "sample": "write samples, reconstructions, interpolations and traversals of a run",
     "encode": "images to latents by a run: npz, parquet (also: torchrun launch/encode.py)",
@@ -46,11 +47,13 @@ MODULES = {
     "monitor": "monitor.command",
     "doctor": "doctor.command",
     "bench": "bench.command",
+    "ablate": "ablate.command",
 }
 
 SLOW = {
     "train": "torch and accelerate",
     "evaluate": "torch and scikit-learn",
+    "ablate": "torch and scikit-learn",
     "sample": "torch",
     "encode": "torch and accelerate",
     "decode": "torch and accelerate",

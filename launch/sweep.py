@@ -20,7 +20,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 from data_pipeline.checks import check_fields
 from data_pipeline.errors import UserError, files_of_user
@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
     code = 0
     if not config.table:
         task, tasks = part_of(config.part)
-        code = carry_out(trainings[task::tasks], config)
+        code = carry_out(trainings[task::tasks], config.runs_dir, config.launcher)
     rows = [describe(training, config.runs_dir / training.name) for training in trainings]
     path = config.runs_dir / f"{name}.csv"
     with files_of_user(f"--runs-dir {config.runs_dir}: cannot be written"):
@@ -132,12 +132,12 @@ def read_grid(path: Path, name: str) -> list[Training]:
         chosen = dict(zip(grid, values, strict=True))
         words = "-".join(f"{key}={value}" for key, value in chosen.items())
         safe = re.sub(r"[^\w.+=@-]", "_", f"{name}-{words}")
-        found.append(Training(safe, chosen, list(_flags(fixed | chosen))))
+        found.append(Training(safe, chosen, list(flags_of(fixed | chosen))))
     names = [training.name for training in found]
     if double := next((n for n in names if names.count(n) > 1), None):
         raise UserError(f"--grid {path}: two trainings would be called {double}")
     for training in found:
-        _check(training, path)
+        check_training(training, f"--grid {path}: {training.name}")
     return found
 
 
@@ -149,14 +149,21 @@ def _why(key: str) -> str:
     )
 
 
-def _flags(settings: dict[str, Any]) -> Iterator[str]:
+def flags_of(settings: dict[str, Any]) -> Iterator[str]:
+    """Settings as words of a command line."""
     for key, value in settings.items():
         yield f"--{key.replace('_', '-')}"
         yield from map(str, value if isinstance(value, list) else [value])
 
 
-def _check(training: Training, path: Path) -> None:
-    """Refuse before the first training what the last one would be refused for."""
+def check_training(training: Training, where: str) -> None:
+    """Refuse before the first training what the last one would be refused for.
+
+    Raises
+    ------
+    UserError
+        What is wrong, after `where` and a colon.
+    """
     from launch.train import ModeConfig, TrainingDataConfig
     from vae_dist.train.settings import Settings
 
@@ -166,36 +173,39 @@ def _check(training: Training, path: Path) -> None:
         parsed = parse("train", [TrainingDataConfig, ModeConfig, *owners.values()], words)
         Settings(**dict(zip(owners, parsed[2:], strict=True)))
     except UserError as error:
-        raise UserError(f"--grid {path}: {training.name}: {error}") from error
+        raise UserError(f"{where}: {error}") from error
 
 
-def carry_out(trainings: Sequence[Training], config: SweepConfig) -> int:
-    """Train what is not done, one after the other; the sweep's exit code.
+def carry_out(
+    trainings: Sequence[Training], runs_dir: Path, launcher: str, out: TextIO | None = None
+) -> int:
+    """Train what is not done, one after the other; the command's exit code.
 
     A training that fails does not stop the others. A signal is handed on, and once that training
-    has saved, the sweep ends with 75 too.
+    has saved, the command ends with 75 too. What is said goes to `out`, else to stdout.
     """
     failed = 0
     for training in trainings:
-        folder = config.runs_dir / training.name
+        folder = runs_dir / training.name
         if _read(folder / "status.json").get("state") == "done":
-            print(f"{training.name}: is done already", flush=True)
+            print(f"{training.name}: is done already", file=out, flush=True)
             continue
         start = [sys.executable, "-m", "launch.cli", "train"]
-        if config.launcher:
-            start = [*shlex.split(config.launcher), str(TRAIN)]
-        where = ["--name", training.name, "--runs-dir", str(config.runs_dir), "--resume", "auto"]
-        code = _run([*start, *training.flags, *where])
-        print(f"{training.name}: " + ("done" if code == 0 else f"exit code {code}"), flush=True)
+        if launcher:
+            start = [*shlex.split(launcher), str(TRAIN)]
+        where = ["--name", training.name, "--runs-dir", str(runs_dir), "--resume", "auto"]
+        code = _run([*start, *training.flags, *where], out)
+        said = "done" if code == 0 else f"exit code {code}"
+        print(f"{training.name}: {said}", file=out, flush=True)
         if code == STOPPED or code < 0:
             return STOPPED
         failed += code != 0
     return 1 if failed else 0
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], out: TextIO | None) -> int:
     """A training as a process of its own, to which signals for the sweep are handed on."""
-    with subprocess.Popen(words) as process:
+    with subprocess.Popen(words, stdout=out) as process:
 
         def hand_on(number: int, frame: FrameType | None) -> None:
             process.send_signal(number)

@@ -40,8 +40,13 @@ def run_words(words: list[str], prepare: Callable[[], None] | None = None) -> in
     prepare : callable, optional
         Called first, to put a fault into the program.
     """
+    import torch
+
     from launch.cli import MODULES, guard
 
+    # After a fork torch makes its thread pool again in the first thread that asks; where several
+    # of autograd's threads ask at once, one finds none and aborts ("Invalid thread pool!").
+    torch.set_num_threads(torch.get_num_threads())
     name, *flags = words
     main = importlib.import_module(f"launch.{MODULES.get(name, name)}").main
     if name == "train":

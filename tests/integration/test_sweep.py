@@ -40,7 +40,7 @@ def warm(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trainings are forked from a process that has imported torch."""
     start = [sys.executable, "-m", "launch.cli"]
 
-    def run(words: list[str]) -> int:
+    def run(words: list[str], out: object) -> int:
         assert words[:3] == start
         return run_warm(words[3:], environment()).returncode
 

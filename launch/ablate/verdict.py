@@ -1,0 +1,101 @@
+"""Whether a statement holds, from the figures of several seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from launch.ablate.study import Statement
+
+HELD, NOT, OPEN, DEPENDS, MISSING = "held", "did not hold", "not decided", "depends", "no figures"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the ends of its 95 % interval; the ends are NaN for one value."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Mean and half width, in three digits behind the point."""
+        if math.isnan(self.low):
+            return f"{self.mean:.3f}"
+        return f"{self.mean:.3f} ± {(self.high - self.low) / 2:.3f}"
+
+
+def over_seeds(values: Sequence[float]) -> Interval:
+    """The 95 % t interval of a mean."""
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return Interval(mean, math.nan, math.nan)
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+    return Interval(mean, mean - half, mean + half)
+
+
+def difference(values: Sequence[float], others: Sequence[float]) -> Interval:
+    """The 95 % interval of the difference of two means (Welch, 1947)."""
+    mean = float(np.mean(values) - np.mean(others))
+    if min(len(values), len(others)) < 2:
+        return Interval(mean, math.nan, math.nan)
+    parts = [float(np.var(each, ddof=1)) / len(each) for each in (values, others)]
+    error = math.sqrt(sum(parts))
+    if not error:
+        return Interval(mean, mean, mean)
+    degrees = sum(parts) ** 2 / sum(
+        part**2 / (len(each) - 1) for part, each in zip(parts, (values, others), strict=True)
+    )
+    half = float(stats.t.ppf(0.975, degrees)) * error
+    return Interval(mean, mean - half, mean + half)
+
+
+def judge(statement: Statement, values: Sequence[float], others: Sequence[float]) -> str:
+    """Whether a statement holds for one row on one data set.
+
+    Parameters
+    ----------
+    statement : Statement
+    values : sequence of float
+        The row's figure, by seed.
+    others : sequence of float
+        The figure of the row that it is compared with; unused for ``at least``.
+
+    Returns
+    -------
+    str
+        held or did not hold where the 95 % interval of the difference lies on one side, else
+        not decided; for ``alike``, where it lies within the margin or beyond it.
+    """
+    if statement.expect == "at least":
+        assert statement.value is not None
+        found = over_seeds(values)
+        low, high = found.low - statement.value, found.high - statement.value
+    else:
+        if not others:
+            return MISSING
+        found = difference(values, others)
+        low, high = found.low, found.high
+    if math.isnan(low):
+        return OPEN
+    if statement.expect == "lower":
+        low, high = -high, -low
+    if statement.expect == "alike":
+        if max(abs(low), abs(high)) <= statement.margin:
+            return HELD
+        return NOT if low > statement.margin or high < -statement.margin else OPEN
+    return HELD if low > 0 else NOT if high < 0 else OPEN
+
+
+def together(verdicts: Iterable[str]) -> str:
+    """One verdict of several rows and data sets: the same of all, or depends."""
+    found = set(verdicts) - {MISSING}
+    if not found:
+        return MISSING
+    if len(found) == 1:
+        return found.pop()
+    return DEPENDS if NOT in found and HELD in found else OPEN

@@ -1,0 +1,199 @@
+"""``vae-dist ablate``: rows over seeds, trained once; statements judged; one page."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.errors import UserError
+from launch import sweep
+from launch.ablate.page import write_page
+from launch.ablate.study import Statement, read_study, study_names
+from launch.ablate.verdict import (
+    DEPENDS,
+    HELD,
+    MISSING,
+    NOT,
+    OPEN,
+    difference,
+    judge,
+    over_seeds,
+    together,
+)
+from launch.cli import main
+from tests.data_folders import digits, written
+from tests.training_runs import environment
+from tests.warm import run_warm
+
+pytestmark = pytest.mark.xdist_group("ablate")
+
+STUDY = """
+title = "A small study"
+base = "article2018_fc"
+seeds = [1, 2]
+[fixed]
+epochs = 1
+batch_size = 64
+tensorboard = false
+telemetry_interval = 0
+[[row]]
+name = "three"
+what = "3 latents"
+latent_size = 3
+[[row]]
+name = "slow"
+what = "a rate of 1e-6"
+latent_size = 3
+lr = 1e-6
+[[statement]]
+text = "A tiny rate is worse"
+figure = "ssim"
+rows = ["slow"]
+against = "three"
+expect = "lower"
+[[statement]]
+text = "PCA finds every class"
+figure = "knn"
+rows = ["pca"]
+expect = "at least"
+value = 0.999
+"""
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the trainings that were started, in real processes."""
+    names: list[str] = []
+
+    def run(words: list[str], out: object) -> int:
+        assert words[:3] == [sys.executable, "-m", "launch.cli"]
+        names.append(words[words.index("--name") + 1])
+        return run_warm(words[3:], environment()).returncode
+
+    monkeypatch.setattr(sweep, "_run", run)
+    return names
+
+
+def test_a_study_is_trained_once_and_its_statements_are_judged(
+    tmp_path: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(tmp_path / "data", digits())
+    (tmp_path / "small.toml").write_text(STUDY)
+    page = tmp_path / "docs" / "results.md"
+    words = ["ablate", "--study", str(tmp_path / "small.toml"), "--data", str(tmp_path / "data")]
+    words += ["--runs-dir", str(tmp_path / "runs"), "--write", str(page)]
+    assert main([*words, "--rows", "three"]) == 0
+    assert [name.split("-", 2)[2] for name in trained] == ["three-seed1", "three-seed2"]
+    capsys.readouterr()
+    assert main([*words, "--json"]) == 0
+    assert [name.split("-", 2)[2] for name in trained[2:]] == ["slow-seed1", "slow-seed2"]
+    said = json.loads(capsys.readouterr().out)
+    assert [each["verdict"] for each in said["statements"]] == [HELD, NOT]
+    (figures,) = said["figures"].values()
+    assert len(figures["three"]["ssim"]) == len(figures["three"]["knn"]) == 2
+    assert min(figures["three"]["ssim"]) > max(figures["slow"]["ssim"])
+    assert figures["three"]["parameters"] == figures["slow"]["parameters"]
+    content = page.read_text()
+    assert content.count("## A small study") == 1  # the second text is in the place of the first
+    assert "| A tiny rate is worse | held | ssim |" in content
+    assert str(over_seeds(figures["three"]["ssim"])) in content
+    # The figures are those of the runs, as evaluate alone finds them.
+    run = next((tmp_path / "runs").glob("*three-seed1"))
+    out = tmp_path / "alone"
+    alone = ["evaluate", "--runs", str(run), "--data", str(tmp_path / "data"), "--methods", "vae"]
+    assert main([*alone, "--out", str(out), "--report", "False"]) == 0
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    (ssim,) = [row["value"] for row in rows if row["metric"] == "ssim" and row["split"] == "test"]
+    assert ssim == figures["three"]["ssim"][0]
+
+
+def statement(**more: object) -> Statement:
+    return Statement(**{"text": "t", "figure": "ssim", "rows": ["a"], "against": "b", **more})
+
+
+@pytest.mark.parametrize(
+    ("expect", "values", "others", "verdict"),
+    [
+        ("higher", [0.7, 0.71, 0.72], [0.5, 0.51, 0.52], HELD),
+        ("higher", [0.5, 0.51, 0.52], [0.7, 0.71, 0.72], NOT),
+        ("higher", [0.5, 0.7], [0.5, 0.6], OPEN),
+        ("lower", [0.5, 0.51, 0.52], [0.7, 0.71, 0.72], HELD),
+        ("alike", [0.700, 0.701, 0.702], [0.699, 0.700, 0.701], HELD),
+        ("alike", [0.800, 0.801, 0.802], [0.699, 0.700, 0.701], NOT),
+        ("alike", [0.69, 0.72], [0.6, 0.8], OPEN),
+        ("higher", [0.9], [0.1], OPEN),  # one training says nothing of the next
+        ("higher", [0.9, 0.9], [], MISSING),
+    ],
+)
+def test_a_verdict_needs_an_interval_on_one_side(
+    expect: str, values: list[float], others: list[float], verdict: str
+) -> None:
+    assert judge(statement(expect=expect, margin=0.01), values, others) == verdict
+
+
+def test_at_least_is_judged_by_the_interval_of_the_row_itself() -> None:
+    above = statement(expect="at least", against="", value=0.8)
+    assert judge(above, [0.81, 0.811, 0.812], []) == HELD
+    assert judge(above, [0.79, 0.81], []) == OPEN
+    assert judge(above, [0.70, 0.701, 0.702], []) == NOT
+
+
+def test_intervals_are_those_of_student_and_welch() -> None:
+    """Against the values of scipy for the same samples."""
+    from scipy import stats
+
+    a, b = [0.61, 0.64, 0.66], [0.58, 0.59, 0.63, 0.60]
+    low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    found = difference(a, b)
+    assert (found.low, found.high) == pytest.approx((low, high))
+    low, high = stats.ttest_1samp(a, 0).confidence_interval(0.95)
+    assert (over_seeds(a).low, over_seeds(a).high) == pytest.approx((low, high))
+    assert math.isnan(over_seeds([0.5]).low)
+
+
+def test_verdicts_of_several_sets_come_together() -> None:
+    assert together([HELD, HELD, MISSING]) == HELD
+    assert together([HELD, NOT]) == DEPENDS
+    assert together([HELD, OPEN]) == OPEN
+    assert together([MISSING]) == MISSING
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_study_that_comes_along_can_be_trained(name: str) -> None:
+    """Its rows are what train takes (`read_study` parses each), its statements name rows."""
+    study = read_study(name)
+    assert len(study.rows) > 5
+    assert len(study.seeds) >= 3
+    assert len(study.statements) > 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "slow"', 'name = "three"', "two rows are called three"),
+        ("lr = 1e-6", "lr = -1.0", "row slow: --lr -1.0: must be above 0"),
+        ('against = "three"', 'against = "tree"', "did you mean three"),
+        ('expect = "lower"', 'expect = "less"', "less"),
+        ("seeds = [1, 2]", "seeds = 3", "seeds must be a list"),
+        ("value = 0.999", "", "at least needs a value"),
+        ("[[row]]", "[[rows]]", "rows"),
+        ("latent_size = 3", "latent = 3", "--latent"),
+    ],
+)
+def test_a_wrong_study_is_refused_before_the_first_training(
+    old: str, new: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(STUDY.replace(old, new, 1))
+    with pytest.raises(UserError, match=message):
+        read_study(str(path))
+
+
+def test_a_page_with_one_mark_is_left_alone(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    page.write_text("# Results\n<!-- ablate small: begin -->\n")
+    with pytest.raises(UserError, match="has only one of"):
+        write_page(page, "small", "text\n")
+    assert page.read_text() == "# Results\n<!-- ablate small: begin -->\n"
