@@ -129,6 +129,14 @@ def test_posterior_figures_count_active_units():
     assert np.allclose(by_latent, np.abs(mu).mean(0))
 
 
+def test_gap_is_the_largest_distance_on_a_line_over_the_usual_one():
+    """Two islands at 0..1 and 11..12: the middle of a line, 6, is 5 away; test images .25."""
+    train = np.array([[0.0], [1.0], [11.0], [12.0]], np.float32)
+    test = np.array([[0.25], [11.75]], np.float32)
+    (row,) = emptiness(train, test, np.array([0, 1]), seed=0)
+    assert row["value"] == pytest.approx(5 / 0.25)
+
+
 def test_gap_tells_islands_from_a_continuous_cloud():
     labels = np.arange(600) % 3
     cloud = RNG.uniform(size=(600, 2))
