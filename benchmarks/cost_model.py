@@ -1,5 +1,7 @@
 """What a step is expected to take on some GPUs, from a few figures of one and of the network.
 
+    python -m benchmarks.cost_model --compute-ms 80 --floor-ms 1 --parameters 119591
+
 Assumptions. The batch is global and each GPU computes its part: ``compute`` seconds for the whole
 batch on one GPU fall as 1/n, down to ``floor``, which is what the launches (or the replay of a
 graph) of a step take however small the part is. Gradients are fp32 and reduced by a ring: each
@@ -7,11 +9,18 @@ GPU sends and receives ``2 (n - 1) / n`` times their bytes, at the slowest link 
 crosses, NVLink within a node and the network between nodes, and each of the ``2 (n - 1)`` hops
 has a latency. Of the reduction, ``overlap`` is hidden behind the backward pass (DDP's buckets). Loading, logging
 and validation do not count, for they are not in the step's way.
+
+On a CPU a step's calls are not hidden behind its work: `fixed` seconds come on top, of every process.
+``vae-dist bench train`` checks that form on 1, 2 and 4 processes.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,3 +77,68 @@ def step_seconds(
     """
     reduction = (1 - overlap) * all_reduce_seconds(gradient_bytes, gpus, cluster)
     return max(compute / gpus, floor) + reduction
+
+
+def fixed_and_each(steps: Mapping[int, float]) -> tuple[float, float]:
+    """Seconds that every step takes, and those of an image, from the steps of some batch sizes.
+
+    The line nearest to all of them in proportion; with one batch size all is in the images.
+    """
+    if len(steps) < 2:
+        return 0.0, next(seconds / size for size, seconds in steps.items())
+    sizes, seconds = (np.array(list(column), float) for column in (steps, steps.values()))
+    columns = np.stack([1 / seconds, sizes / seconds], axis=1)
+    (fixed, each), *_ = np.linalg.lstsq(columns, np.ones(len(sizes)), rcond=None)
+    return (float(fixed), float(each)) if fixed > 0 else (0.0, float(np.mean(seconds / sizes)))
+
+
+def cpu_step_seconds(
+    *, fixed: float, compute: float, reduction: float, processes: int, cores: int
+) -> float:
+    """Expected seconds of a step of a fixed global batch on processes of one thread.
+
+    Parameters
+    ----------
+    fixed : float
+        Seconds of every step of every process, whatever its part.
+    compute : float
+        Seconds of the whole batch's images on one core.
+    reduction : float
+        Seconds of the gradients' all-reduce on so many processes.
+    processes, cores : int
+        Processes beyond the cores share them.
+    """
+    return (processes * fixed + compute) / min(processes, cores) + reduction
+
+
+def main() -> None:
+    """Print the expected step of 1 to 64 GPUs."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--compute-ms", type=float, required=True, help="whole batch on one GPU")
+    parser.add_argument("--floor-ms", type=float, required=True, help="least step of one GPU")
+    parser.add_argument("--parameters", type=int, required=True)
+    parser.add_argument("--overlap", type=float, default=0.0)
+    for field in dataclasses.fields(Cluster):
+        flag = "--" + field.name.replace("_", "-")
+        parser.add_argument(flag, type=type(field.default), default=field.default)
+    given = vars(parser.parse_args())
+    compute, floor = given.pop("compute_ms") / 1e3, given.pop("floor_ms") / 1e3
+    gradient_bytes, overlap = 4.0 * given.pop("parameters"), given.pop("overlap")
+    cluster = Cluster(**given)
+    print("GPUs  ms a step  times one GPU  ms of the all-reduce")
+    for gpus in (1, 8, 16, 32, 64):
+        seconds = step_seconds(
+            compute=compute,
+            floor=floor,
+            gradient_bytes=gradient_bytes,
+            gpus=gpus,
+            cluster=cluster,
+            overlap=overlap,
+        )
+        reduction = all_reduce_seconds(gradient_bytes, gpus, cluster)
+        one = max(compute, floor)
+        print(f"{gpus:4}  {1e3 * seconds:9.3f}  {one / seconds:13.2f}  {1e3 * reduction:20.3f}")
+
+
+if __name__ == "__main__":
+    main()

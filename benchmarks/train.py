@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -20,10 +21,12 @@ from typing import IO, Annotated, Any
 import torch
 
 from benchmarks.contenders import LATENTS, LOOPS
+from benchmarks.cost_model import cpu_step_seconds, fixed_and_each
 from data_pipeline.checks import Above, AtLeast, OneOf, check_fields
 from data_pipeline.errors import UserError
 
 Say = Callable[[str], None]
+ROOT = Path(__file__).parents[1]
 LIBRARIES = {"pythae": "pythae", "lightning": "lightning"}
 """Loops that need a library of their own."""
 
@@ -52,8 +55,11 @@ class TrainBenchConfig:
     """Length of a turn."""
     threads: Annotated[int, AtLeast(1)] = 2
     """Threads of each loop on the CPU."""
-    processes: Annotated[list[int], AtLeast(1)] = dataclasses.field(default_factory=lambda: [1, 2])
-    """Numbers of processes, of one thread each, for the scaling; none: do not measure it."""
+    processes: Annotated[list[int], AtLeast(1)] = dataclasses.field(
+        default_factory=lambda: [1, 2, 4]
+    )
+    """Numbers of processes, of one thread each, for the scaling of the first model; none: do
+    not measure it."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -69,13 +75,15 @@ class Contender:
     words : str
         Data folder, model, batch size, and what else the loop takes.
     threads : int
+    cache : Path
+        Folder for what is compiled; the usual one may hold what an interrupted compilation left.
     """
 
-    def __init__(self, name: str, *words: str, threads: int) -> None:
+    def __init__(self, name: str, *words: str, threads: int, cache: Path) -> None:
         self.name = name
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115, closed by `close`
-        root = Path(__file__).parent.parent
-        environ = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(root)}
+        environ = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+        environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.contenders", name, *words],
             stdin=subprocess.PIPE,
@@ -91,7 +99,8 @@ class Contender:
         line = self.process.stdout.readline()
         if not line:
             self.errors.seek(0)
-            told = self.errors.read().decode(errors="replace").strip().splitlines()
+            lines = self.errors.read().decode(errors="replace").strip().splitlines()
+            told = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)] or lines
             raise RuntimeError(f"{self.name} ended: {told[-1] if told else 'without a word'}")
         return line
 
@@ -140,16 +149,13 @@ def bench_train(config: TrainBenchConfig, say: Say) -> dict[str, Any]:
         else:
             names.append(name)
     speeds, parts = [], []
-    for model in config.models:
-        for batch_size in config.batch_sizes:
-            speeds.append(_beside(config, names, model, batch_size, missing, say))
-            parts.append(take_apart(config.data, model, batch_size, config.threads))
-    scaling = [
-        _scaling(config, model, batch_size, say)
-        for model in config.models[:1]
-        for batch_size in config.batch_sizes
-        if config.processes
-    ]
+    with tempfile.TemporaryDirectory() as cache:
+        for model in config.models:
+            for batch_size in config.batch_sizes:
+                measured = _beside(config, names, model, batch_size, missing, say, Path(cache))
+                speeds.append(measured)
+                parts.append(take_apart(config.data, model, batch_size, config.threads))
+    scaling = _scaling(config, config.models[0], say) if config.processes else []
     return {
         "schema": 1,
         "machine": describe_machine(config.threads),
@@ -168,27 +174,30 @@ def _beside(
     batch_size: int,
     missing: dict[str, str],
     say: Say,
+    cache: Path,
 ) -> dict[str, Any]:
     words = (str(config.data), model, str(batch_size))
     wanted: list[tuple[str, ...]] = [("ours",), ("ours_stream",), *((name,) for name in names)]
     if config.article2018 and model in ("fc", "fc_conv"):
         wanted.append(("article2018", str(Path(config.article2018).resolve())))
+    started = [
+        Contender(name, *words, *more, threads=config.threads, cache=cache)
+        for name, *more in wanted
+    ]
     contenders: list[Contender] = []
     try:
-        for name, *more in wanted:  # one after another: each warms up alone
-            contender = Contender(name, *words, *more, threads=config.threads)
+        for contender in started:
             try:
                 contender.wait_until_ready()
                 contenders.append(contender)
             except RuntimeError as error:
-                contender.close()
-                missing[f"{name} {model} {batch_size}"] = str(error)
+                missing[f"{contender.name} {model} {batch_size}"] = str(error)
                 say(f"{error}; going on without it")
         for _ in range(config.rounds):
             for contender in contenders:
                 contender.turn(config.turn_seconds)
     finally:
-        for contender in contenders:
+        for contender in started:
             contender.close()
     own = contenders[0].found if contenders and contenders[0].name == "ours" else None
     loops = {}
@@ -207,43 +216,72 @@ def _beside(
     return {"model": model, "batch_size": batch_size, "loops": loops}
 
 
-def _scaling(config: TrainBenchConfig, model: str, batch_size: int, say: Say) -> dict[str, Any]:
+def _scaling(config: TrainBenchConfig, model: str, say: Say) -> list[dict[str, Any]]:
     """Images a second on some numbers of processes, by turns; each a whole run."""
-    found: dict[int, list[float]] = {count: [] for count in config.processes}
-    for _ in range(min(config.rounds, 5)):
-        for count in config.processes:
-            found[count].append(_train_on(config, model, batch_size, count))
-    medians = {count: statistics.median(values) for count, values in found.items()}
-    least = min(medians)
-    ratios = {count: value / medians[least] for count, value in medians.items()}
-    told = ", ".join(f"{n}: {medians[n]:,.0f} ({ratios[n]:.2f} times)" for n in medians)
-    say(f"{model}, batch {batch_size}, images/s by processes: {told}")
-    return {
-        "model": model,
-        "batch_size": batch_size,
-        "images_per_second": medians,
-        "ratio": ratios,
+    found: dict[int, list[dict[str, Any]]] = {count: [] for count in sorted(config.processes)}
+    for _ in range(min(config.rounds, 3)):
+        for count in found:
+            found[count].append(_train_on(config, model, count))
+    least = min(found)
+    reduction = {n: statistics.median(one["reduction"] for one in found[n]) for n in found}
+    measured = {
+        size: {n: statistics.median(one["step"][str(size)] for one in found[n]) for n in found}
+        for size in config.batch_sizes
     }
+    alone = {size: seconds[least] * least for size, seconds in measured.items()}
+    fixed, each = fixed_and_each(alone)
+    rows = []
+    for size, seconds in measured.items():
+        expected = {
+            n: cpu_step_seconds(
+                fixed=fixed,
+                compute=each * size,
+                reduction=reduction[n],
+                processes=n,
+                cores=usable_cores(),
+            )
+            for n in found
+        }
+        rows.append(
+            {
+                "model": model,
+                "batch_size": size,
+                "images_per_second": {n: size / taken for n, taken in seconds.items()},
+                "ratio": {n: seconds[least] / taken for n, taken in seconds.items()},
+                "expected_ratio": {n: expected[least] / taken for n, taken in expected.items()},
+                "reduction_seconds": reduction,
+                "gradient_bytes": found[least][0]["gradient_bytes"],
+            }
+        )
+        told = ", ".join(
+            f"{n}: {size / taken:,.0f} ({seconds[least] / taken:.2f} times, expected "
+            f"{expected[least] / expected[n]:.2f})"
+            for n, taken in seconds.items()
+        )
+        say(f"{model}, batch {size}, images/s by processes: {told}")
+    return rows
 
 
-def _train_on(config: TrainBenchConfig, model: str, batch_size: int, processes: int) -> float:
-    steps = max(60, round(config.turn_seconds * 60_000 / batch_size))
-    steps = min(steps, 2000)
-    root = Path(__file__).parent.parent
+def _train_on(config: TrainBenchConfig, model: str, processes: int) -> dict[str, Any]:
+    images = str(round(config.turn_seconds * 60_000))
     with tempfile.TemporaryDirectory() as runs:
+        out = Path(runs) / "found.json"
         words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        words += [str(root / "launch" / "train.py"), "--data", str(config.data), "--name", "bench"]
-        words += ["--runs-dir", runs, "--model-type", model, "--batch-size", str(batch_size)]
-        words += ["--epochs", "100000", "--max-steps", str(steps), "--log-every", "10"]
-        environ = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+        words += ["-m", "benchmarks.scaling", str(config.data), model, runs, str(out), images]
+        words += map(str, config.batch_sizes)
+        environ = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
             [sys.executable, *words], env=environ, capture_output=True, text=True, timeout=900
         )
         if done.returncode:
             raise RuntimeError(f"{processes} processes: {done.stderr[-2000:]}")
-        lines = (Path(runs) / "bench" / "metrics.jsonl").read_text().splitlines()
-    records = [r for line in lines if (r := json.loads(line))["split"] == "train"]
-    return statistics.median(r["images_per_second"] for r in records[1:])
+        found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe_machine(threads: int) -> dict[str, Any]:

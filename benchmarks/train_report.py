@@ -62,7 +62,11 @@ def scaling_table(found: dict[str, Any]) -> str:
     rows = [["model, batch", *(f"{n} process(es)" for n in counts)]]
     rows.append(["---"] + ["---:"] * len(counts))
     for one in found["scaling"]:
-        cells = [f"{one['images_per_second'][n]:,.0f} ({one['ratio'][n]:.2f}x)" for n in counts]
+        cells = [
+            f"{one['images_per_second'][n]:,.0f} ({one['ratio'][n]:.2f}x; "
+            f"{one['expected_ratio'][n]:.2f}x)"
+            for n in counts
+        ]
         rows.append([f"{one['model']}, {one['batch_size']}", *cells])
     return _table(rows)
 
@@ -88,7 +92,18 @@ def document(found: dict[str, Any], command: str) -> str:
         step_table(found),
     ]
     if found["scaling"]:
-        parts += ["## Scaling", "Whole trainings, one thread a process.", scaling_table(found)]
+        one = found["scaling"][0]
+        reductions = ", ".join(
+            f"{1e3 * seconds:.2f} ms on {n}" for n, seconds in one["reduction_seconds"].items()
+        )
+        parts += [
+            "## Scaling",
+            "Whole trainings without TensorBoard, one thread a process. In brackets: how many times as fast as one "
+            "process, and what `benchmarks/cost_model.py` expects from the step of one process and "
+            f"from a reduction of {one['gradient_bytes']:,} bytes of gradients, measured alone: "
+            f"{reductions}. Processes beyond the cores share them.",
+            scaling_table(found),
+        ]
     if found["missing"]:
         parts += ["## Not measured"]
         parts += ["\n".join(f"- {what}: {why}" for what, why in found["missing"].items())]

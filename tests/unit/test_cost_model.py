@@ -2,7 +2,13 @@
 
 import pytest
 
-from benchmarks.cost_model import Cluster, all_reduce_seconds, step_seconds
+from benchmarks.cost_model import (
+    Cluster,
+    all_reduce_seconds,
+    cpu_step_seconds,
+    fixed_and_each,
+    step_seconds,
+)
 
 STEP = {"compute": 0.08, "floor": 0.001, "gradient_bytes": 4e6, "cluster": Cluster()}
 
@@ -27,3 +33,19 @@ def test_more_gpus_help_until_launches_and_hops_are_all_there_is():
 
 def test_what_is_hidden_costs_nothing():
     assert step_seconds(gpus=8, overlap=1.0, **STEP) == 0.01
+
+
+def test_what_every_step_takes_is_told_from_its_images():
+    steps = {size: 0.002 + 2e-5 * size for size in (64, 512, 4096)}
+    assert fixed_and_each(steps) == pytest.approx((0.002, 2e-5))
+    assert fixed_and_each({512: 0.01}) == (0.0, 0.01 / 512)
+    growing = {size: 1e-8 * size**2 for size in (64, 512)}  # would be less than nothing at zero
+    assert fixed_and_each(growing)[0] == 0
+
+
+def test_processes_share_the_cores():
+    figures = {"fixed": 0.002, "compute": 0.01, "cores": 2}
+    one, two, four = (
+        cpu_step_seconds(processes=n, reduction=0.001 * (n > 1), **figures) for n in (1, 2, 4)
+    )
+    assert (one, two, four) == pytest.approx((0.012, 0.008, 0.010))
