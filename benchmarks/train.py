@@ -176,7 +176,7 @@ def _beside(
     say: Say,
     cache: Path,
 ) -> dict[str, Any]:
-    words = (str(config.data), model, str(batch_size))
+    words = (str(config.data.resolve()), model, str(batch_size))
     wanted: list[tuple[str, ...]] = [("ours",), ("ours_stream",), *((name,) for name in names)]
     if config.article2018 and model in ("fc", "fc_conv"):
         wanted.append(("article2018", str(Path(config.article2018).resolve())))

@@ -13,7 +13,7 @@ from data_pipeline.remote.reading import RemoteConfig
 
 LOADERS = ("auto", "memory", "stream")
 BAD_SHARD_POLICIES = ("fail", "skip")
-DATA_DEVICES = ("cpu", "cuda")
+DATA_DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(kw_only=True)
@@ -34,8 +34,9 @@ class LoaderConfig(RemoteConfig):
     """Batches made ready in the background; 0: none."""
     pin_memory: bool = True
     """With a GPU: batches lie in page-locked memory, from which copies do not block."""
-    data_device: Annotated[str, OneOf(*DATA_DEVICES)] = "cpu"
-    """memory: where the images are held; cuda holds a small set wholly in GPU memory."""
+    data_device: Annotated[str, OneOf(*DATA_DEVICES)] = "auto"
+    """memory: where the images are held. auto: on the GPU that trains, if they fit into a tenth of
+    its free memory."""
     on_bad_shard: Annotated[str, OneOf(*BAD_SHARD_POLICIES)] = "fail"
     """fail: a damaged shard ends the run; skip: no rank reads it, and it is counted."""
 
@@ -43,5 +44,10 @@ class LoaderConfig(RemoteConfig):
         check_fields(self)
         if self.data_device == "cuda" and not torch.cuda.is_available():
             raise UserError("--data-device cuda: no GPU is visible here; Fix: --data-device cpu")
-        if self.data_device != "cpu" and self.loader == "stream":
-            raise UserError(f"--data-device {self.data_device}: needs --loader memory")
+        if self.data_device == "cuda" and self.loader == "stream":
+            raise UserError("--data-device cuda: needs --loader memory")
+
+    @property
+    def held_on(self) -> str:
+        """Device that holds the images of the memory loader; training decides what auto is."""
+        return "cpu" if self.data_device == "auto" else self.data_device

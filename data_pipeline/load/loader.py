@@ -60,10 +60,10 @@ def make_loader(
     shards = data.manifest.split(split).shards
     if all(shard.name in exclude for shard in shards):
         raise UserError(f"{data.path}: split {split} has no images to read")
-    mode, reason = _choose(data, split, config)
+    mode, reason = choose(data, split, config)
     loader: Loader
     if mode == "memory":
-        if gather is None or world.size == 1 or config.data_device != "cpu":
+        if gather is None or world.size == 1 or config.held_on != "cpu":
             arrays = data.rows(split, exclude)
         else:
             arrays, how = shared_rows(data, split, exclude, world, gather)
@@ -77,12 +77,12 @@ def make_loader(
     return loader
 
 
-def _choose(data: DataFolder, split: str, config: LoaderConfig) -> tuple[str, str]:
+def choose(data: DataFolder, split: str, config: LoaderConfig) -> tuple[str, str]:
     """Which loader, and why. Decided by the manifest alone: alike on all processes."""
     if config.loader != "auto":
         return config.loader, f"{config.loader}: asked for"
     size = data.manifest.splits[split].count * data.manifest.image_bytes / 1e9
-    if config.data_device != "cpu":
+    if config.held_on != "cpu":
         return "memory", f"memory: asked for by --data-device {config.data_device}"
     mode = "memory" if size <= config.memory_limit else "stream"
     relation = "within" if mode == "memory" else "above"

@@ -41,7 +41,7 @@ class MemoryLoader(Loader):
         # The images stay in the order in which they were read: sorting them would hold them twice.
         self.rows = torch.from_numpy(np.argsort(arrays.index, kind="stable"))
         images, labels, index = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
-        images, labels = images.to(config.data_device), labels.to(config.data_device)
+        images, labels = images.to(config.held_on), labels.to(config.held_on)
         self.dtype = images.dtype
         self.images = movable(images).reshape(len(images), -1)  # rows: one copy an image
         self.labels = labels
@@ -55,7 +55,7 @@ class MemoryLoader(Loader):
 
     @property
     def data_device(self) -> str:
-        return self.config.data_device
+        return self.config.held_on
 
     @property
     def in_background(self) -> bool:

@@ -256,7 +256,7 @@ def test_the_seeds_commands_parse() -> None:
         (["--status-file", "gs://b/s.json"], "--status-file gs://b/s.json: is an address"),
         (["--name", "a/b"], "--name 'a/b'"),
         (["--data-device", "cuda"], "--data-device cuda: no GPU"),
-        (["--data-device", "gpu"], "--data-device gpu: expected one of cpu, cuda"),
+        (["--data-device", "gpu"], "--data-device gpu: expected one of auto, cpu, cuda"),
         (["--config", "."], "--config .: cannot be read"),
         (["--config", __file__], "not a TOML file"),
     ],

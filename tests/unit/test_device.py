@@ -4,6 +4,7 @@ torch's meta device stands for the GPU: it, too, refuses what mixes with tensors
 """
 
 from dataclasses import fields
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from data_pipeline.load.config import LoaderConfig
 from data_pipeline.load.memory import MemoryLoader
 from data_pipeline.load.prefetch import on_device, prefetch
 from data_pipeline.order import World
+from vae_dist.train.loaders import place_data
 
 
 def held(count=20, **settings):
@@ -86,3 +88,28 @@ def test_prefetch_stays_within_its_depth():
     next(ahead)
     ahead.close()
     assert len(made) <= 1 + 2 + 2
+
+
+@pytest.mark.parametrize(
+    ("free", "place", "told"),
+    [
+        (10_000, "cuda", "held on the GPU: 1e-06 GB, within 10%"),
+        (9_999, "cpu", "held not on the GPU"),
+    ],
+)
+def test_images_are_held_on_the_gpu_where_they_take_a_tenth_of_its_memory(
+    free, place, told, monkeypatch
+):
+    counts = {"train": SimpleNamespace(count=8), "val": SimpleNamespace(count=2)}
+    data = SimpleNamespace(manifest=SimpleNamespace(image_bytes=100, splits=counts))
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, 80_000))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    gpu = torch.device("cuda", 0)
+    config, line = place_data(data, LoaderConfig(), gpu)
+    assert config.held_on == place
+    assert line.startswith(told)
+    for settled in (LoaderConfig(data_device="cpu"), LoaderConfig(data_device="cuda")):
+        assert place_data(data, settled, gpu) == (settled, "")
+    streamed = LoaderConfig(memory_limit=1e-10)
+    assert place_data(data, streamed, gpu)[0].held_on == "cpu"
+    assert place_data(data, LoaderConfig(), torch.device("cpu")) == (LoaderConfig(), "")

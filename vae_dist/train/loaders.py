@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
@@ -12,11 +13,14 @@ from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
 from data_pipeline.folder.verify import find_bad_shards
 from data_pipeline.load.base import Loader
-from data_pipeline.load.loader import make_loader
+from data_pipeline.load.config import LoaderConfig
+from data_pipeline.load.loader import choose, make_loader
 from data_pipeline.order import World
 from vae_dist.train.settings import Settings
 
 SPLITS = ("train", "val")
+GPU_SHARE = 0.1
+"""Largest part of a GPU's free memory that images take by themselves."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,35 @@ class Loaders:
     order: dict[str, Any]
 
 
+def place_data(
+    data: DataFolder, config: LoaderConfig, device: torch.device
+) -> tuple[LoaderConfig, str]:
+    """Decide on ``--data-device auto``; all processes must call this, and decide alike.
+
+    Returns
+    -------
+    LoaderConfig
+        With ``cuda`` or ``cpu`` for ``auto``, where there is a GPU.
+    str
+        What was decided and why; empty where there was nothing to decide.
+    """
+    if config.data_device != "auto" or device.type != "cuda":
+        return config, ""
+    if any(choose(data, split, config)[0] == "stream" for split in SPLITS):
+        return replace(config, data_device="cpu"), ""
+    size = sum(data.manifest.splits[split].count * data.manifest.image_bytes for split in SPLITS)
+    free = min(gather_object([torch.cuda.mem_get_info(device)[0]]))
+    fits = size <= GPU_SHARE * free
+    place, relation = ("on the GPU", "within") if fits else ("not on the GPU", "above")
+    told = (
+        f"held {place}: {size / 1e9:.3g} GB, {relation} {GPU_SHARE:.0%} of the {free / 1e9:.3g} GB "
+        "free there (--data-device auto)"
+    )
+    if not fits:
+        return replace(config, data_device="cpu"), told
+    return replace(config, data_device="cuda", loader="memory"), told
+
+
 def open_loaders(data: DataFolder, settings: Settings, accelerator: Accelerator) -> Loaders:
     """Open both loaders; under ``--on-bad-shard skip`` after every shard was checked.
 
@@ -53,6 +86,7 @@ def open_loaders(data: DataFolder, settings: Settings, accelerator: Accelerator)
     for split in SPLITS:
         if split not in data.manifest.splits:
             raise UserError(f"{data.path}: has no split {split!r}, which training needs")
+    config, where = place_data(data, settings.loader, accelerator.device)
     left_out: dict[str, str] = {}
     if settings.loader.on_bad_shard == "skip":
         found = [find_bad_shards(data, split, world) for split in SPLITS]
@@ -62,7 +96,7 @@ def open_loaders(data: DataFolder, settings: Settings, accelerator: Accelerator)
         make_loader(
             data,
             split,
-            settings.loader,
+            config,
             world,
             batch_size=settings.run.batch_size,
             seed=settings.run.seed,
@@ -72,6 +106,8 @@ def open_loaders(data: DataFolder, settings: Settings, accelerator: Accelerator)
         )
         for split in SPLITS
     )
+    if where:
+        train.reason = f"{train.reason}; {where}"
     order: dict[str, Any] = {
         "data": data.manifest.fingerprint,
         "left out": sorted(left_out),
