@@ -32,7 +32,7 @@ def train(data: DataFolder, model: str, runs: Path, images: int, batch_size: int
         Settings(
             run=RunConfig(
                 name=f"batch{batch_size}",
-                runs_dir=runs,
+                runs_dir=str(runs),
                 batch_size=batch_size,
                 epochs=100_000,
                 max_steps=steps,
