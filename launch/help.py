@@ -59,10 +59,9 @@ def describe(prog: str, owners: Sequence[type], description: str, common: Sequen
     width = min(max(shutil.get_terminal_size().columns, 60), 100)
     fields = list(_fields(owners))
     bare = " ".join(_flag(field).upper() for _, field, hint in fields if _positional(hint))
-    lines = [" ".join(filter(None, ["usage:", prog, bare, "[flags]"])), ""]
-    lines += [
-        line for part in description.splitlines() for line in textwrap.wrap(part, width) or [""]
-    ]
+    lines = [" ".join(filter(None, ["usage:", prog, bare, "[flags]"]))]
+    for paragraph in description.split("\n\n"):
+        lines += ["", *textwrap.wrap(paragraph, width)]
     if common:
         by_name = {field.name: (owner, field, hint) for owner, field, hint in fields}
         lines += ["", *(line for name in common for line in _entry(*by_name[name], width))]

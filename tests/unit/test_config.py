@@ -320,13 +320,16 @@ def test_a_file_is_laid_over_its_base_and_that_over_its_own(tmp_path: Path, monk
 
 
 def test_help_shows_the_common_flags_and_help_all_every_one(capsys) -> None:
+    text = "Tests.\n\nIn a line\nor two."
+
     def said(word: str) -> str:
         with pytest.raises(SystemExit) as stop:
-            parse("test", [AlphaConfig, BetaConfig], [word], "Tests.", ["batch_size", "name"])
+            parse("test", [AlphaConfig, BetaConfig], [word], text, ["batch_size", "name"])
         assert stop.value.code == 0
         return capsys.readouterr().out
 
     short, whole = said("--help"), said("--help-all")
+    assert short.startswith("usage: vae-dist test [flags]\n\nTests.\n\nIn a line or two.\n\n")
     assert "--batch-size N" in short
     assert "Images. (default: 64)" in short
     assert "--rate" not in short
