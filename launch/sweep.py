@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, TextIO
 
-from data_pipeline.checks import check_fields
+from data_pipeline.checks import AtLeast, check_fields
 from data_pipeline.errors import UserError, files_of_user
 from launch.config import parse
 from launch.parts import PartOf, part_of
@@ -30,7 +30,8 @@ from launch.parts import PartOf, part_of
 DESCRIPTION = """Train every combination of the settings in a TOML file, and write one table.
 
 A file has a table [grid], whose values are lists, and may have [fixed], whose values are the same in
-every training; keys are flags of vae-dist train. Trainings that are done are not repeated."""
+every training; keys are flags of vae-dist train. Trainings that are done are not repeated. With a
+table [search] in place of [grid] optuna chooses the settings (docs/training.md)."""
 
 TRAIN = Path(__file__).parent / "train.py"
 FIGURES = ("loss", "recon", "kl", "elbo", "ssim", "psnr")
@@ -42,11 +43,13 @@ class SweepConfig:
     """Which trainings, and how they are started."""
 
     grid: Path
-    """A TOML file with [grid] and [fixed]."""
+    """A TOML file with [grid] or [search], and [fixed]."""
     name: str = ""
     """What the names of the runs begin with; the file's name if not given."""
     runs_dir: Path = Path("runs")
     """Folder of the runs; the table is NAME.csv in it."""
+    trials: Annotated[int, AtLeast(1)] = 20
+    """Of a [search]: how many trainings, those of all tasks together."""
     part: Annotated[str, PartOf()] = "0/1"
     """Which trainings are this task's, as in 3/8, counted from 0."""
     launcher: str = ""
@@ -83,6 +86,9 @@ def main(argv: Sequence[str]) -> int:
     """Run ``vae-dist sweep ARGV``; returns the exit code."""
     (config,) = parse("sweep", [SweepConfig], argv, DESCRIPTION)
     name = config.name or config.grid.stem
+    tables = _tables(config.grid)
+    if "search" in tables:
+        return search(tables, name, config)
     trainings = read_grid(config.grid, name)
     if config.list:
         for training in trainings:
@@ -92,6 +98,12 @@ def main(argv: Sequence[str]) -> int:
     if not config.table:
         task, tasks = part_of(config.part)
         code = carry_out(trainings[task::tasks], config.runs_dir, config.launcher)
+    make_table(trainings, name, config)
+    return code
+
+
+def make_table(trainings: Sequence[Training], name: str, config: SweepConfig) -> None:
+    """Write and show what there is of some trainings."""
     rows = [describe(training, config.runs_dir / training.name) for training in trainings]
     path = config.runs_dir / f"{name}.csv"
     with files_of_user(f"--runs-dir {config.runs_dir}: cannot be written"):
@@ -99,6 +111,38 @@ def main(argv: Sequence[str]) -> int:
     show(rows)
     done = sum(row["state"] == "done" for row in rows)
     print(f"{done} of {len(rows)} trainings are done: {path}")
+
+
+def search(tables: dict[str, Any], name: str, config: SweepConfig) -> int:
+    """Let optuna choose the settings of each training; the exit code."""
+    from launch.search import Search
+
+    where = f"--grid {config.grid}"
+    space, fixed = tables["search"], tables.get("fixed", {})
+    if "grid" in tables or not isinstance(space, dict) or not space or not isinstance(fixed, dict):
+        raise UserError(f"{where}: give one table, [grid] or [search], and [fixed]")
+    if config.list or config.part != "0/1":
+        raise UserError(
+            f"{where}: [search] has no list and no parts: start the same command as often as you like"
+        )
+    _check_keys(space, fixed, config.grid)
+    study = Search(space, config.runs_dir, name, where)
+
+    def training_of(run: str, values: dict[str, Any]) -> Training:
+        return Training(run, values, list(flags_of(fixed | values)))
+
+    def train(run: str, values: dict[str, Any]) -> int:
+        training = training_of(run, values)
+        check_training(training, f"{where}: {run}")
+        return carry_out([training], config.runs_dir, config.launcher)
+
+    def loss(run: str) -> float | None:
+        return _best(config.runs_dir / run).get("loss")
+
+    code = 0 if config.table else study.carry_out(config.trials, train, loss)
+    if not study.tried():
+        raise UserError(f"{where}: nothing was tried yet")
+    make_table([training_of(*one) for one in study.tried()], name, config)
     return code
 
 
@@ -110,23 +154,14 @@ def read_grid(path: Path, name: str) -> list[Training]:
     UserError
         If the file is not a grid, or a combination is not what ``vae-dist train`` takes.
     """
-    with files_of_user(f"--grid {path}: cannot be read"):
-        content = path.read_bytes()
-    try:
-        tables = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"--grid {path}: not a TOML file: {error}") from error
-    if odd := sorted(set(tables) - {"grid", "fixed"}):
-        raise UserError(f"--grid {path}: {odd[0]} is neither [grid] nor [fixed]")
+    tables = _tables(path)
     grid, fixed = tables.get("grid", {}), tables.get("fixed", {})
     if not isinstance(grid, dict) or not isinstance(fixed, dict) or not grid:
         raise UserError(f"--grid {path}: needs a table [grid], as in latent_size = [10, 20]")
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise UserError(f"--grid {path}: {key} in [grid] must be a list of values")
-    for key in ("name", "runs_dir", "resume", *(grid.keys() & fixed.keys())):
-        if key in grid or key in fixed:
-            raise UserError(f"--grid {path}: {key} " + _why(key))
+    _check_keys(grid, fixed, path)
     found = []
     for values in itertools.product(*grid.values()):
         chosen = dict(zip(grid, values, strict=True))
@@ -139,6 +174,24 @@ def read_grid(path: Path, name: str) -> list[Training]:
     for training in found:
         check_training(training, f"--grid {path}: {training.name}")
     return found
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    with files_of_user(f"--grid {path}: cannot be read"):
+        content = path.read_bytes()
+    try:
+        tables = tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"--grid {path}: not a TOML file: {error}") from error
+    if odd := sorted(set(tables) - {"grid", "fixed", "search"}):
+        raise UserError(f"--grid {path}: {odd[0]} is neither [grid] nor [fixed]")
+    return tables
+
+
+def _check_keys(grid: dict[str, Any], fixed: dict[str, Any], path: Path) -> None:
+    for key in ("name", "runs_dir", "resume", *(grid.keys() & fixed.keys())):
+        if key in grid or key in fixed:
+            raise UserError(f"--grid {path}: {key} " + _why(key))
 
 
 def _why(key: str) -> str:

@@ -27,7 +27,7 @@ from vae_dist.run.folder import RunFolder
 pytestmark = pytest.mark.xdist_group("stores")
 
 SETTINGS = {
-    "model_type": "fc", "latent_size": 3, "epochs": 6, "batch_size": 50, "log_every": 2,
+    "model_type": "fc", "latent_size": 3, "epochs": 4, "batch_size": 50, "log_every": 2,
     "checkpoint_every": 5, "keep_last": 2, "tensorboard_images": False, "telemetry_interval": 0.2,
 }  # fmt: skip
 FIGURES = ("split", "step", "epoch", "loss", "recon", "kl", "lr", "ssim", "elbo", "grad_norm")
@@ -67,11 +67,11 @@ def test_a_killed_training_goes_on_from_the_store_bit_for_bit(
     server.faults = [
         ("PUT", "lock.json", 500),
         ("PUT", "/model", 500),
-        ("PUT", "step-00000(0[4-9]|1.)5/trainer", "hold"),  # no end of an epoch of 24 steps
+        ("PUT", "step-000000[4-8]5/trainer", "hold"),  # no end of an epoch of 24 steps
     ]
     words = [sys.executable, str(TRAIN), *flags(there)]
     process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL)
-    assert server.held.wait(60), server.requests
+    assert server.held.wait(120), server.requests
     half = server.requests[-1][1].split("/")[-2]
     process.kill()
     process.wait()
@@ -103,9 +103,6 @@ def test_a_killed_training_goes_on_from_the_store_bit_for_bit(
     assert _events(copy) == _events(tmp_path / "runs" / "whole")
     kept = {name.split("/")[1] for name in Store("s3://runs/all/killed").names() if "/step" in name}
     assert kept == {p.name for p in (place / "checkpoints").glob("step-*")}
-    assert main(["monitor", "s3://runs/all/killed", "--once"]) == 0
-    out = ["--out", str(tmp_path / "pictures"), "--device", "cpu"]
-    assert main(["sample", "--run", "s3://runs/all/killed", "--data", data, *out]) == 0
 
 
 def _weights(run: Path) -> bytes:
@@ -243,3 +240,4 @@ def test_a_stop_with_grace_leaves_the_last_checkpoint_in_the_store(
     assert checkpoint is not None
     assert (status["state"], checkpoint.name) == ("stopped", f"step-{status['step']:08d}")
     assert "copied to s3://runs/all/stopped" in said
+    assert main(["monitor", "s3://runs/all/stopped", "--once"]) == 0

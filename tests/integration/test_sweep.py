@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from optuna.distributions import FloatDistribution, IntDistribution
 
 from launch import sweep
 from launch.cli import main
+from launch.search import Search
 from launch.sweep import read_grid
 from tests.data_folders import drawn, written
 from tests.training_runs import environment
@@ -136,3 +138,43 @@ def test_names_are_fit_for_folders(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text('[grid]\ndata = ["a/b", "s3://c"]\n')
     assert [t.name for t in read_grid(path, "x")] == ["x-data=a_b", "x-data=s3___c"]
+
+
+SEARCH = "[search]\nlatent_size = {low = 2, high = 4}\nlr = {low = 1e-4, high = 1e-2, log = true}\n"
+
+
+def test_optuna_chooses_and_two_tasks_share_what_was_tried(grid: Path, tmp_path: Path) -> None:
+    """A second task goes on with the run that the first left, and adds the third."""
+    pytest.importorskip("optuna")
+    grid.write_text(grid.read_text().split("[grid]")[0] + SEARCH)
+    words = ["sweep", "--grid", str(grid), "--runs-dir", str(tmp_path / "runs")]
+    assert main([*words, "--trials", "1"]) == 0
+    study = Search({"latent_size": [2]}, tmp_path / "runs", "small", "").study
+    study.ask({"latent_size": IntDistribution(2, 4), "lr": FloatDistribution(1e-4, 1e-2, log=True)})
+    assert main([*words, "--trials", "2"]) == 0
+    found = rows(tmp_path / "runs" / "small.csv")
+    assert [row["run"] for row in found] == ["small-000", "small-001"]
+    for row, trial in zip(found, study.get_trials(), strict=True):
+        assert row["state"] == "done"
+        assert float(row["loss"]) == trial.value
+        assert int(row["latent_size"]) == trial.params["latent_size"]
+        assert 1e-4 <= float(row["lr"]) <= 1e-2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[search]\nlr = 1", "lr in [search] must be a list, or"),
+        ("[search]\nlr = {low = 2, high = 1}", "lr in [search] must be a list, or"),
+        ("[search]\nlr = [1]\n[grid]\nlr = [1]", "give one table"),
+        ("[search]\nresume = ['a']", "resume is set by the sweep itself"),
+    ],
+)
+def test_a_wrong_search_is_refused(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna")
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    assert main(["sweep", "--grid", str(path), "--runs-dir", str(tmp_path / "runs")]) == 2
+    assert message in capsys.readouterr().err
