@@ -12,6 +12,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.load.config import LoaderConfig
 from data_pipeline.load.loader import make_loader
 from data_pipeline.order import World
+from data_pipeline.values import Values
 from tests.data_folders import drawn, written
 
 SHAPE = (1, 100, 100)
@@ -129,3 +130,43 @@ def test_images_are_held_once_in_one_process(tmp_path):
     tracemalloc.stop()
     assert loader.num_images == 2400
     assert peak < 1.3 * pixels
+
+
+def stored(data, rank, size, pipe):
+    """One rank of `test_stored_values_are_shared_as_they_are`."""
+
+    def gather(value):
+        pipe.send(value)
+        return pipe.recv()
+
+    config = LoaderConfig(loader="memory")
+    loader = make_loader(
+        data, "train", config, World(rank, size), batch_size=16, shuffle=False, gather=gather
+    )
+    parts = [(batch.index.numpy(), batch.images.numpy()) for batch in loader.batches()]
+    pipe.send((loader.reason, *map(np.concatenate, zip(*parts, strict=True))))
+
+
+def test_stored_values_are_shared_as_they_are(tmp_path):
+    source = drawn(60, shape=(3, 5, 5))
+    for part in source.splits.values():
+        object.__setattr__(part, "images", part.images.astype(np.uint16) * 257)
+    source.values = Values("uint16", (0, 65535))
+    data = written(tmp_path / "data", source, block_size=7)
+    context = multiprocessing.get_context("forkserver")
+    pairs = [context.Pipe() for _ in range(2)]
+    processes = [
+        context.Process(target=stored, args=(data, rank, 2, theirs))
+        for rank, (_, theirs) in enumerate(pairs)
+    ]
+    for one in processes:
+        one.start()
+    pipes = [ours for ours, _ in pairs]
+    exchange(pipes)
+    for pipe in pipes:
+        reason, index, images = pipe.recv()
+        assert "held once for the 2 processes" in reason
+        assert images.dtype == np.uint16
+        assert np.array_equal(images, source.splits["train"].images[index])
+    for one in processes:
+        one.join()
