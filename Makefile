@@ -44,10 +44,10 @@ check: $(READY)
 	$(BIN)/mypy
 
 test: $(READY) check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m 'not cluster' $(PYTEST) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not cluster' $(PYTEST) tests
 
 test-fast: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m 'not slow' $(PYTEST) tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow' $(PYTEST) tests/unit
 
 test-cluster: $(READY)
 	$(BIN)/python -m pytest -q -m cluster $(PYTEST) tests/cluster

@@ -8,14 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from data_pipeline.errors import UserError
 from tests.fuzz.sandbox import FINDING, READ, REFUSED, Watch, run_all
 
 ROOT = Path(__file__).parents[2]
-
-pytestmark = pytest.mark.xdist_group("fuzz")
 
 
 def test_damaged_and_hostile_files_are_read_or_refused() -> None:

@@ -27,8 +27,6 @@ from tests.data_folders import digits, written
 from tests.training_runs import environment
 from tests.warm import run_warm
 
-pytestmark = pytest.mark.xdist_group("ablate")
-
 STUDY = """
 title = "A small study"
 base = "article2018_fc"

@@ -13,8 +13,6 @@ from tests.training_runs import COMMON, flags, metrics
 from vae_dist.run.load import load_run
 from vae_dist.train.ema import PREFIX, Average, split_average
 
-pytestmark = pytest.mark.xdist_group("averaged")
-
 QUIET = {**COMMON, "batch_size": 32, "checkpoint_every": 0, "lr": 0.01}
 
 

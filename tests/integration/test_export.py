@@ -21,8 +21,6 @@ from vae_dist.export import programs
 from vae_dist.run.load import load_run
 from vae_dist.run.trained import Run
 
-pytestmark = pytest.mark.xdist_group("export")
-
 SHAPE = (1, 9, 8)
 MODELS = {
     "fc_conv": {"model_type": "fc_conv"},

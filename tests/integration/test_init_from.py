@@ -18,8 +18,6 @@ from vae_dist.objective import Objective
 from vae_dist.run.load import load_run
 from vae_dist.train.start import StartConfig, freeze, initialise
 
-pytestmark = pytest.mark.xdist_group("init_from")
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:

@@ -20,8 +20,6 @@ from vae_dist.encode.tasks import encode_job
 from vae_dist.run.load import load_run
 from vae_dist.run.trained import Run
 
-pytestmark = pytest.mark.xdist_group("latents")
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:

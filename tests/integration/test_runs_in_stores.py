@@ -24,8 +24,6 @@ from vae_dist.mirror.store import ONCE, Store
 from vae_dist.run.checkpoint import CheckpointConfig, fault_of, own_checkpoint, save_checkpoint
 from vae_dist.run.folder import RunFolder
 
-pytestmark = pytest.mark.xdist_group("stores")
-
 SETTINGS = {
     "model_type": "fc", "latent_size": 3, "epochs": 4, "batch_size": 50, "log_every": 2,
     "checkpoint_every": 5, "keep_last": 2, "tensorboard_images": False, "telemetry_interval": 0.2,

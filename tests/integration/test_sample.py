@@ -15,8 +15,6 @@ from vae_dist import draw
 from vae_dist.grids import Painter, tile
 from vae_dist.run.load import load_run
 
-pytestmark = pytest.mark.xdist_group("sample")
-
 RUNS = {
     "plain": {},
     "conditional": {"conditional": True},

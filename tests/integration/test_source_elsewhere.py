@@ -17,7 +17,6 @@ from tests.data_folders import drawn, written
 from tests.integration.faulty_server import faulty_server
 from tests.run_folders import write_run
 
-pytestmark = pytest.mark.xdist_group("elsewhere")
 RNG = np.random.default_rng(5)
 
 

@@ -16,8 +16,6 @@ from tests.data_folders import digits, drawn, written
 from tests.training_runs import COMMON, TRAIN, environment, flags, metrics
 from tests.warm import WarmProcess, run_warm
 
-pytestmark = pytest.mark.xdist_group("stopping")
-
 SETTINGS = {**COMMON, "epochs": 3, "batch_size": 50, "checkpoint_every": 5, "keep_last": 99}
 Process = TypeVar("Process", WarmProcess, subprocess.Popen[str])
 FIGURES = ("split", "step", "loss", "recon", "kl", "lr", "ssim", "elbo", "grad_norm")

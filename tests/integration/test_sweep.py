@@ -20,8 +20,6 @@ from tests.data_folders import drawn, written
 from tests.training_runs import environment
 from tests.warm import run_warm
 
-pytestmark = pytest.mark.xdist_group("sweep")
-
 FIXED = (
     'model_type = "fc"\nepochs = 1\nbatch_size = 40\ntensorboard = false\ntelemetry_interval = 0'
 )

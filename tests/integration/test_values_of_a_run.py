@@ -13,7 +13,6 @@ from tests.run_folders import write_run
 from tests.training_runs import COMMON, flags, metrics
 from vae_dist.run.load import load_run
 
-pytestmark = pytest.mark.xdist_group("values")
 RNG = np.random.default_rng(3)
 WIDE = RNG.integers(0, 3000, (60, 8, 8), dtype=np.uint16)
 

@@ -127,8 +127,8 @@ def test_a_step_is_taken_apart(data):
     assert found["products_seconds"] > 0
 
 
-def test_a_loop_trains_when_it_is_its_turn(data):
-    loop = Contender("bare", str(data.path), "fc", "64", threads=1)
+def test_a_loop_trains_when_it_is_its_turn(data, tmp_path):
+    loop = Contender("bare", str(data.path), "fc", "64", threads=1, cache=tmp_path)
     try:
         loop.wait_until_ready()
         for _ in range(2):
@@ -136,7 +136,7 @@ def test_a_loop_trains_when_it_is_its_turn(data):
         assert min(loop.found) > 0
     finally:
         loop.close()
-    broken = Contender("bare", str(data.path), "no_such_model", "64", threads=1)
+    broken = Contender("bare", str(data.path), "no_such_model", "64", threads=1, cache=tmp_path)
     try:
         with pytest.raises(RuntimeError, match="bare ended"):
             broken.wait_until_ready()

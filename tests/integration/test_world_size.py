@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tests.data_folders import digits, written
 from tests.training_runs import LEAST_ROOM, SCENARIOS, environment, metrics, torchrun
 
-pytestmark = [pytest.mark.xdist_group("world_size"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.timeout(900)]
 
 FIGURES = ("loss", "recon", "kl", "ssim", "psnr", "elbo", "grad_norm", "lr")
 

@@ -21,7 +21,6 @@ pytestmark = [
         CHROMIUM is None or DRIVER is None,
         reason="no Chromium with its driver (Debian: apt-get install chromium chromium-driver)",
     ),
-    pytest.mark.xdist_group("chromium"),
 ]
 
 
