@@ -44,7 +44,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 test: $(READY) check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not cluster' $(PYTEST) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m 'not cluster' $(PYTEST) tests
 
 test-fast: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow' $(PYTEST) tests/unit

@@ -116,8 +116,8 @@ def bench_data(
 
     with tempfile.TemporaryDirectory(dir=config.scratch) as folder:
         root = Path(folder)
-        many = _repeated(raw, config.images, data.manifest.classes)
-        few = _repeated(raw, config.slow_images, data.manifest.classes)
+        many = repeated(raw, config.images, data.manifest.classes)
+        few = repeated(raw, config.slow_images, data.manifest.classes)
         count = iter(range(1000))
 
         def write(source: _Images, layout: str) -> DataFolder:
@@ -168,7 +168,7 @@ def bench_data(
     }
 
 
-def _repeated(raw: Arrays, count: int, classes: list[str]) -> _Images:
+def repeated(raw: Arrays, count: int, classes: list[str]) -> _Images:
     """Training images such that about `count` are left when a fifth is cut off as val."""
     which = np.arange(max(5, count + count // 4)) % len(raw.labels)
     arrays = Arrays(raw.images[which], raw.labels[which], np.arange(len(which)))

@@ -11,6 +11,7 @@ from data_pipeline.errors import UserError, nearest
 BENCHES = {
     "data": ("launch.bench.data", "writing and reading images, beside other libraries"),
     "train": ("launch.bench.train", "the speed of training, beside other loops"),
+    "encode": ("launch.bench.encode", "images to latents, beside reading them alone"),
     "telemetry": ("launch.bench.telemetry", "what the sampler costs a training step"),
     "evaluate": ("launch.bench.evaluate", "the comparison, beside the straightforward way"),
 }

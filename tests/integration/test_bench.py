@@ -11,6 +11,7 @@ from data_pipeline.load.loader import make_loader
 from data_pipeline.order import World
 from launch.cli import main
 from tests.data_folders import drawn, written
+from tests.run_folders import write_run
 
 
 def peak_memory(path):
@@ -61,3 +62,18 @@ def test_bench_data(tmp_path, capsys):
     assert main(["bench", "data", data.path, *words]) == 0
     assert "times as fast as webdataset alone" in capsys.readouterr().out
     assert main(["bench", "everything"]) == 2
+
+
+def test_bench_encode_reads_what_it_wrote(tmp_path, capsys):
+    """All rates are of the same images, and the scratch folder is empty again."""
+    data = written(tmp_path / "data", drawn(shape=(1, 8, 8)))
+    run = write_run(tmp_path / "run", data)
+    (tmp_path / "scratch").mkdir()
+    words = ["bench", "encode", str(data.path), "--run", str(run), "--images", "4000"]
+    assert main([*words, "--rounds", "1", "--scratch", str(tmp_path / "scratch"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["shares"]["stream"] == 1
+    for name in ("to_folder", "to_npz"):
+        (rate,) = found["images_per_second"][name]
+        assert found["shares"][name] == rate / found["images_per_second"]["stream"][0]
+    assert list((tmp_path / "scratch").iterdir()) == []
