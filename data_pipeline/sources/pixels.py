@@ -269,7 +269,8 @@ def kept_as(asked: str, found: Sequence[tuple[Tally, Scale]], what: str) -> tupl
     Parameters
     ----------
     asked : str
-        ``--dtype``: ``auto`` is the smallest type that loses nothing.
+        ``--dtype``: ``auto`` keeps integers in the smallest type that loses nothing, and stores
+        floats, most of which are 8-bit images divided by 255, as bytes.
     found : sequence of (Tally, Scale)
         Their values, type by type.
     what : str
@@ -279,6 +280,10 @@ def kept_as(asked: str, found: Sequence[tuple[Tally, Scale]], what: str) -> tupl
     types = {dtype for dtype, _ in natural}
     if asked == "uint8" or (asked == "auto" and types == {"uint8"}):
         return Values(), ""
+    if asked == "auto" and all(
+        tally.dtype.kind == "f" or tally.dtype == np.uint8 for tally, _ in found
+    ):
+        return Values(), f"{what}: floats, stored as 256 levels; --dtype float32 keeps the values"
     one = len(natural) == 1
     dtype = asked if asked != "auto" else types.pop() if one else "float32"
     if one and all(_holds(dtype, tally) for tally, _ in found):

@@ -190,8 +190,15 @@ def test_pictures_of_them_are_shown_by_their_scale_and_of_no_pixels_refused(tmp_
     ("stored", "settings", "dtype", "scale", "said"),
     [
         (RNG.integers(0, 4096, (20, 6, 5), dtype=np.uint16), {}, "uint16", (0, 4095), "as they"),
-        (RNG.random((20, 6, 5)).astype(np.float16), {}, "float16", (0, 1), "as they are"),
-        (RNG.random((20, 6, 5)), {}, "float32", (0, 1), "rounded"),
+        (
+            RNG.random((20, 6, 5)).astype(np.float16),
+            {"dtype": "float16"},
+            "float16",
+            (0, 1),
+            "as they are",
+        ),
+        (RNG.random((20, 6, 5)), {"dtype": "float32"}, "float32", (0, 1), "rounded"),
+        (RNG.random((20, 6, 5)), {}, "uint8", (0, 255), "floats, stored as 256 levels"),
         (RNG.integers(0, 256, (20, 6, 5)), {}, "uint8", (0, 255), None),
         (RNG.integers(0, 256, (20, 6, 5)).astype(np.float32), {}, "uint8", (0, 255), None),
         (RNG.integers(-9, 99, (20, 6, 5)), {"scale": "0,90"}, "float32", (0, 90), "as they are"),
@@ -199,7 +206,7 @@ def test_pictures_of_them_are_shown_by_their_scale_and_of_no_pixels_refused(tmp_
         (RNG.random((20, 6, 5)), {"dtype": "uint8"}, "uint8", (0, 255), None),
     ],
 )
-def test_auto_is_the_smallest_type_that_loses_nothing(
+def test_auto_keeps_integers_and_stores_floats_as_bytes(
     tmp_path, stored, settings, dtype, scale, said
 ):
     np.save(tmp_path / "x.npy", stored)
@@ -218,7 +225,7 @@ def test_auto_is_the_smallest_type_that_loses_nothing(
     if said == "as they are" or dtype == "uint8" == str(stored.dtype):
         assert np.array_equal(images, stored[index])
     wide = data.values.to_float32(images)
-    low, high = (0, 255) if "dtype" not in settings and dtype == "uint8" else (0, 1)
+    low, high = (0, 255) if stored.max() > 1 else (0, 1)
     if "scale" not in settings and dtype != "uint16":
         np.testing.assert_allclose(wide, (stored[index] - low) / (high - low), atol=1 / 255)
 
