@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -137,7 +138,10 @@ class Command:
         return 0
 
     def _worker(self) -> None:
-        sys.exit(self._rank())
+        launcher, code = os.getppid(), self._rank()
+        # torch's wrapper of a forked worker would wait for ever for a launcher that was killed.
+        threading.Thread(target=_end_without, args=(launcher, code), daemon=True).start()
+        sys.exit(code)
 
     def _rank(self) -> int:
         return run_words(self.words, self.prepare)
@@ -209,6 +213,13 @@ class Command:
         """All output, for a finding."""
         files = [f for f in sorted(self.logs.rglob("*")) if f.is_file() and f.name != "fired"]
         return "\n".join(f"== {f.name}\n{f.read_text(errors='replace')[-2500:]}" for f in files)
+
+
+def _end_without(launcher: int, code: int) -> None:
+    """End this process once its launcher is gone."""
+    while os.getppid() == launcher:
+        time.sleep(0.05)
+    os._exit(code)
 
 
 def wait_for_step(command: Command, run: Path, step: int) -> None:
