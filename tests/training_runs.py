@@ -35,7 +35,7 @@ SCENARIOS: dict[str, dict[str, object]] = {
     "stream_workers": {"loader": "stream", "workers": 2},
     "bad_shard": {"loader": "stream", "on_bad_shard": "skip"},  # on a damaged copy of the data
     "balance": {"do_running_mean": True},
-    "augment": {"do_augs": True},
+    "augment": {"augment": "flip,rotate,crop,colour"},
     "iwae": {"objective": "iwae", "importance_samples": 3},
     "conditional": {"conditional": True},
     "conv_vamp": {"model_type": "conv", "conv_width": 8, "prior": "vamp", "prior_components": 5},

@@ -1,43 +1,142 @@
-"""Augmentation in batches on the device: horizontal flip and rotation."""
+"""Augmentation in batches on the device: crop, flip, rotation, colour."""
 
 from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from data_pipeline.batch import Batch
+from data_pipeline.checks import AtLeast, Within, check_fields, flag_of
+from data_pipeline.errors import UserError, nearest
+from data_pipeline.load.colour import jitter
+from data_pipeline.load.crop import BOX_DRAWS, crop, crop_boxes, parse_range
 from data_pipeline.philox import Draws, uniform
+
+AUGMENTATIONS = ("crop", "flip", "rotate", "colour")
+"""In the order in which they are done."""
+ARTICLE2018 = ("flip", "rotate")
+"""What ``--do-augs True`` stands for."""
+_SETTINGS = {
+    "crop": ("crop_scale", "crop_ratio"),
+    "colour": ("brightness", "contrast", "saturation", "hue"),
+}
+
+
+@dataclass(kw_only=True)
+class AugmentConfig:
+    """How training images are augmented; validation and evaluation see them as they are."""
+
+    augment: str = ""
+    """List of crop, flip, rotate, colour, as in flip,crop; always done in this order. crop: random
+    resized crop; flip: horizontal, p 0.25; rotate: up to 30 degrees; colour: brightness and contrast,
+    of 3 channels saturation and hue too."""
+    crop_scale: str = "0.08,1"
+    """crop: LOWEST,HIGHEST share of the image's area that is kept."""
+    crop_ratio: str = "0.75,1.3333333333333333"
+    """crop: LOWEST,HIGHEST width over height of what is kept."""
+    brightness: Annotated[float, AtLeast(0)] = 0.4
+    """colour: pixels are multiplied by 1 - this to 1 + this (at least 0)."""
+    contrast: Annotated[float, AtLeast(0)] = 0.4
+    """colour: so are their distances from the image's mean grey level."""
+    saturation: Annotated[float, AtLeast(0)] = 0.4
+    """colour: so are their distances from their own grey level."""
+    hue: Annotated[float, Within(0, 0.5)] = 0.1
+    """colour: hues turn by up to this share of the colour circle, to either side."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in self.names:
+            if name not in AUGMENTATIONS:
+                raise UserError(f"--augment {self.augment}: {nearest(name, AUGMENTATIONS)}")
+            if self.names.count(name) > 1:
+                raise UserError(f"--augment {self.augment}: names {name} twice")
+        parse_range("--crop-scale", self.crop_scale, most=1)
+        parse_range("--crop-ratio", self.crop_ratio)
+        for name, settings in _SETTINGS.items():
+            for field in fields(self):
+                given = getattr(self, field.name) != field.default
+                if given and field.name in settings and name not in self.names:
+                    warnings.warn(
+                        f"{flag_of(field.name)} has no effect without --augment {name}",
+                        stacklevel=3,
+                    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The list, as it was given."""
+        return tuple(name.strip() for name in self.augment.split(",")) if self.augment else ()
+
+    @property
+    def crop_ranges(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Of a crop's area and of its aspect ratio."""
+        return (
+            parse_range("--crop-scale", self.crop_scale, most=1),
+            parse_range("--crop-ratio", self.crop_ratio),
+        )
+
+    def deciding(self, names: Sequence[str]) -> dict[str, Any]:
+        """What decides the augmented images: what is done, and the settings of that."""
+        settings = asdict(self)
+        done = [name for name in AUGMENTATIONS if name in names]
+        return {
+            "augment": ",".join(done),
+            **{field: settings[field] for name in done for field in _SETTINGS.get(name, ())},
+        }
 
 
 class Augment:
-    """Flip and rotate the images of a batch.
+    """Augment the images of a batch.
 
     What happens to an image follows from the seed, the epoch, the step and its position in
-    the global batch: it does not depend on the number of processes or on the device.
+    the global batch: it does not depend on the number of processes or on the device. Each
+    augmentation draws numbers of its own, so that one does the same with and without the others.
 
     Parameters
     ----------
     seed : int
         The run's seed.
+    names : sequence of str
+        Which of `AUGMENTATIONS`.
+    config : AugmentConfig, optional
+        Their settings.
     flip_probability : float
         Of a horizontal flip.
     max_angle : float
         Degrees; the angle is uniform between this to the left and to the right.
     """
 
-    def __init__(self, seed: int, flip_probability: float = 0.25, max_angle: float = 30.0) -> None:
+    def __init__(
+        self,
+        seed: int,
+        names: Sequence[str] = ARTICLE2018,
+        config: AugmentConfig | None = None,
+        *,
+        flip_probability: float = 0.25,
+        max_angle: float = 30.0,
+    ) -> None:
         self.seed = seed
+        self.names = tuple(names)
+        self.config = config or AugmentConfig()
         self.flip_probability = flip_probability
         self.max_angle = max_angle
-        self._draws: Draws | None = None
+        self._draws: dict[str, Draws] = {}
 
     def parameters(self, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
         """Whether each image is flipped, and the angle it is turned by, on a device."""
-        if self._draws is None or self._draws.device != device:
-            self._draws = Draws(self.seed, "augment", 2, device, uniform)
-        flip, turn = self._draws(batch).unbind(1)
+        flip, turn = self._drawn("augment", 2, batch, device).unbind(1)
         return flip < self.flip_probability, (2 * turn - 1) * self.max_angle
+
+    def _drawn(self, purpose: str, columns: int, batch: Batch, device: torch.device) -> Tensor:
+        held = self._draws.get(purpose)
+        if held is None or held.device != device:
+            held = self._draws[purpose] = Draws(self.seed, purpose, columns, device, uniform)
+        return held(batch)
 
     def __call__(self, images: Tensor, batch: Batch) -> Tensor:
         """Augment images.
@@ -45,8 +144,8 @@ class Augment:
         Parameters
         ----------
         images : Tensor
-            float, ``(n, C, H, W)``, the images of `batch` on any device. What a rotation
-            turns in from outside is 0.
+            float, ``(n, C, H, W)`` in [0, 1], the images of `batch` on any device. What a
+            rotation turns in from outside is 0.
         batch : Batch
             The counters and positions.
 
@@ -57,9 +156,22 @@ class Augment:
         """
         if len(images) == 0:
             return images
-        flipped, angle = self.parameters(batch, images.device)
-        images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
-        return rotate(images, angle.to(images.dtype))
+        device = images.device
+        if "crop" in self.names:
+            draws = self._drawn("crop", BOX_DRAWS, batch, device)
+            height, width = images.shape[2:]
+            images = crop(images, crop_boxes(draws, height, width, *self.config.crop_ranges))
+        if "flip" in self.names or "rotate" in self.names:
+            flipped, angle = self.parameters(batch, device)
+            if "flip" in self.names:
+                images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
+            if "rotate" in self.names:
+                images = rotate(images, angle.to(images.dtype))
+        if "colour" in self.names:
+            config = self.config
+            strength = (config.brightness, config.contrast, config.saturation, config.hue)
+            images = jitter(images, self._drawn("colour", 4, batch, device), *strength)
+        return images
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ def training_key(config: dict[str, Any]) -> str | None:
     deciding["data"] = config["data"]["fingerprint"]
     deciding["precision"] = config["precision"]["mixed_precision"]
     deciding["run"] = {name: run[name] for name in ("epochs", "max_steps", "batch_size", "do_augs")}
+    if config.get("augment", {}).get("augment"):
+        deciding["augment"] = config["augment"]
     start = config.get("start", {})
     if start.get("init_from") or start.get("freeze"):
         deciding["start"] = start

@@ -84,6 +84,30 @@ def test_another_measure_of_the_best_is_said_and_the_former_score_forgotten(
     assert "--best-by" not in capsys.readouterr().out
 
 
+def test_another_augmentation_after_a_resume_is_said(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is in config.json and in the checkpoint; the 2018 flag is the same as its list."""
+    run = train(data, name="augmented", max_steps=1, do_augs=True)
+    train(data, name="augmented", max_steps=2, resume="auto", augment="rotate,flip", do_augs=False)
+    assert "leaves the course" not in capsys.readouterr().out
+    assert json.loads((run / "config.json").read_text())["augment"]["augment"] == "rotate,flip"
+    crop = {"augment": "crop,flip,rotate,colour", "resume": "auto"}
+    train(data, name="augmented", max_steps=3, **crop)
+    said = capsys.readouterr().out
+    assert "--augment is crop,flip,rotate,colour and was flip,rotate, so the run leaves" in said
+    train(data, name="augmented", max_steps=4, crop_scale="0.5,1", **crop)
+    assert "--crop-scale is 0.5,1 and was 0.08,1, so the run leaves" in capsys.readouterr().out
+
+
+def test_both_flags_of_augmentation_are_refused(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"data": data, "do_augs": True, "augment": "crop"}
+    assert main(["train", *flags(words)]) == 2
+    assert "--augment crop with --do-augs True: " in capsys.readouterr().err
+
+
 def test_overwrite_beside_resume_is_said_to_do_nothing(data: Path) -> None:
     run = train(data, name="both", epochs=1)
     with pytest.warns(UserWarning, match="--overwrite True has no effect with --resume auto"):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_pipeline.checks import flag_of
 from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.folder import DataFolder
 from data_pipeline.records import read_record
@@ -61,6 +62,7 @@ def capture(state: TrainState) -> dict[str, Any]:
         "order": state.order,
         "frozen": state.frozen,
         "noise": NOISE,
+        "augment": _augment(state),
     }
 
 
@@ -180,6 +182,7 @@ def restore(state: TrainState, checkpoints: Path, data: DataFolder) -> str:
         state.epoch_sums = held.epoch_sums.to(state.device)
     told = f"resuming {checkpoint} at step {meta.step}" + _new_plan(held, state)
     told += _restore_average(state, average) + _new_measure(held, state)
+    told += _new_augment(held, state)
     older = ""
     if held.noise != NOISE:
         older = (
@@ -226,6 +229,7 @@ class _Held:
     order: dict[str, Any]
     total_steps: int | None = None
     noise: str = ""
+    augment: dict[str, Any] | None = None
     best_by: str = ""  # of checkpoints that do not say it: as now
     frozen: Any = dataclasses.field(default_factory=list)
 
@@ -306,6 +310,24 @@ def _new_plan(held: _Held, state: TrainState) -> str:
     return (
         f"; warning: {' and '.join(stretched)} now stretch over {state.total_steps:,} steps instead "
         f"of {former:,}, so the run leaves the course it was on"
+    )
+
+
+def _augment(state: TrainState) -> dict[str, Any]:
+    settings = state.settings
+    return settings.augment.deciding(settings.augmentations)
+
+
+def _new_augment(held: _Held, state: TrainState) -> str:
+    """What to say where training images are augmented in another way than before."""
+    now, former = _augment(state), held.augment
+    if former is None or former == now:
+        return ""
+    changed = [name for name in now if former.get(name) != now[name]]
+    name = changed[0]  # "augment" where the lists differ
+    return (
+        f"; warning: {flag_of(name)} is {now[name] or 'empty'} and was "
+        f"{former.get(name) or 'empty'}, so the run leaves the course it was on"
     )
 
 

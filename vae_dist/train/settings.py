@@ -13,6 +13,7 @@ from tyro.conf import arg
 from data_pipeline.checks import AtLeast, check_fields
 from data_pipeline.errors import UserError
 from data_pipeline.folder.manifest import Manifest
+from data_pipeline.load.augment import ARTICLE2018, AugmentConfig
 from data_pipeline.load.config import LoaderConfig
 from data_pipeline.redact import scrubbed
 from data_pipeline.remote.reading import is_remote, join
@@ -71,7 +72,7 @@ class RunConfig:
     """Skip at most this number of steps whose gradient is NaN or infinite (costs a
     synchronisation a step); 0: the first one stops the run."""
     do_augs: bool = False
-    """Augment training images: horizontal flip with p 0.25, rotation up to 30 degrees."""
+    """The 2018 program's flag for --augment flip,rotate."""
     profile: bool = False
     """Write a torch profiler trace of a few steps into the run folder."""
 
@@ -106,8 +107,9 @@ def check_fit(settings: Settings, manifest: Manifest) -> None:
     what = f"{manifest.name} holds no pixels (its manifest has no scale)"
     if settings.loss.of_pixels:
         raise UserError(f"--image-loss-type {kind}: {what}; Fix: --image-loss-type gaussian")
-    if settings.run.do_augs:
-        raise UserError(f"--do-augs: {what}; leave it out")
+    if settings.augmentations:
+        flag = "--do-augs" if settings.run.do_augs else "--augment"
+        raise UserError(f"{flag}: {what}; leave it out")
     if settings.checkpoint.best_by == "ssim":
         raise UserError(f"--best-by ssim: {what}; Fix: --best-by loss")
     if settings.loss.prior == "vamp":
@@ -121,6 +123,7 @@ class Settings:
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
     start: StartConfig = dataclasses.field(default_factory=StartConfig)
     loader: LoaderConfig = dataclasses.field(default_factory=LoaderConfig)
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
@@ -138,6 +141,11 @@ class Settings:
             return run_place(self.run.address, self.mirror.runs_cache)
         return Path(self.run.runs_dir.removeprefix("file://")) / self.run.name
 
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        """What is done to training images."""
+        return ARTICLE2018 if self.run.do_augs else self.augment.names
+
     def here(self, resume: str) -> str:
         """What ``--resume`` names, as a path where it is of this run's own address."""
         if self.run.address and is_remote(resume):
@@ -153,6 +161,11 @@ class Settings:
             raise UserError(
                 f"--compile-mode reduce-overhead with {flag}: its CUDA graphs hold one micro-batch "
                 "at a time; Fix: --compile-mode default, or --accumulate 1"
+            )
+        if self.run.do_augs and self.augment.augment:
+            raise UserError(
+                f"--augment {self.augment.augment} with --do-augs True: --do-augs stands for "
+                "--augment flip,rotate; Fix: --do-augs False, and name flip and rotate in --augment"
             )
         if self.loader.data_device == "cuda" and self.precision.no_cuda:
             raise UserError("--data-device cuda: --no-cuda True keeps this run off the GPU")

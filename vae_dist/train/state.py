@@ -15,6 +15,7 @@ from torch import Tensor
 
 from data_pipeline.batch import Batch
 from data_pipeline.folder.manifest import Manifest
+from data_pipeline.load.augment import Augment
 from data_pipeline.order import World, derive_seed
 from data_pipeline.philox import Draws
 from vae_dist.losses import balance
@@ -113,11 +114,9 @@ class TrainState:
         self.average = Average(self.objective, settings.optim.ema) if settings.optim.ema else None
         columns = settings.loss.importance_samples * settings.model.latent_size
         self.noise = Draws(run.seed, "noise", columns, self.device)
-        self.augment: Any = None
-        if run.do_augs:
-            from data_pipeline.load.augment import Augment
-
-            self.augment = Augment(run.seed)
+        self.augment: Augment | None = None
+        if settings.augmentations:
+            self.augment = Augment(run.seed, settings.augmentations, settings.augment)
         self.order: dict[str, Any] = {}
         self.trained_on: dict[str, Any] = {}  # of vae_dist.run.data
         self.best: float | None = None
