@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from statistics import NormalDist
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,6 +91,35 @@ def _quantiles(device: torch.device) -> tuple[Tensor, Tensor]:
         slopes.append(math.ldexp(round(mantissa * 2048), exponent - 11))
     start, slope = torch.tensor(values[:-1]), torch.tensor(slopes)
     return torch.cat([start, -start]).to(device), torch.cat([slope, -slope]).to(device)
+
+
+def draws_at(
+    seed: int, purpose: str, columns: int, epoch: int, step: np.ndarray, position: np.ndarray
+) -> Tensor:
+    """What `Draws` gives in the form `uniform`, of single images of an epoch.
+
+    Parameters
+    ----------
+    seed, purpose, columns
+        As of `Draws`.
+    epoch : int
+    step, position : numpy.ndarray
+        int64, (n,), of each image: its step and its position in the global batch.
+
+    Returns
+    -------
+    Tensor
+        float32, (n, columns), on the CPU.
+    """
+    key = derive_seed(seed, purpose)
+    counter = (
+        torch.from_numpy(position)[:, None],
+        torch.arange(-(-columns // 4)),
+        torch.from_numpy(step)[:, None],
+        torch.full((), epoch),
+    )
+    words = torch.stack(philox(counter, (key & WORD, key >> 32)), dim=-1)
+    return uniform(words.flatten(1)[:, :columns])
 
 
 AHEAD = 32

@@ -22,7 +22,7 @@ PICTURE_NAME = "samples.png"  # vae-dist inspect puts it there
 MANIFEST_VERSION = 4  # 1 had no crc32, 2 no checksum, 3 no dtype and scale; all are read still
 BYTES_VERSION = 3
 """What a folder of grey levels of 8 bits is written as, so that older programs read it too."""
-LAYOUTS = ("block", "sample")
+LAYOUTS = ("block", "sample", "encoded")
 MAX_BLOCK_BYTES = 1 << 28
 """Pixels of one block, which is read at once."""
 MAX_MANIFEST_BYTES = 1 << 26
@@ -101,7 +101,7 @@ class Manifest:
     classes : list of str
         Names of the classes; a label indexes it. Empty where the set has no labels.
     layout : str
-        ``"block"`` or ``"sample"``.
+        ``"block"``, ``"sample"`` or ``"encoded"``.
     block_size : int
         Images in a block.
     splits : dict of str to Split
@@ -142,6 +142,10 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
             raise UserError(f"layout {self.layout!r:.60}: expected one of {', '.join(LAYOUTS)}")
+        if self.layout == "encoded" and not (
+            self.values.are_bytes and self.image_shape[0] in (1, 3)
+        ):
+            raise UserError("layout encoded is of pictures of 8 bits with 1 or 3 channels")
         if min(self.image_shape) < 1 or self.block_size < 1:
             raise UserError("image_shape and block_size must be at least 1")
         if self.version <= BYTES_VERSION and not self.values.are_bytes:
@@ -203,7 +207,7 @@ class Manifest:
             )
         if self.version > 1 and len(shard.crc32) != blocks:
             raise UserError(f"{shard.name} has {len(shard.crc32)} crc32 for {blocks} blocks")
-        # A label and an index are 8 bytes each; an image is a PNG and a text, each with a header.
+        # A label and an index are 8 bytes each; an image is a picture and a text, each with a header.
         least = size + 16 if self.layout == "block" else 4 * _RECORD_BYTES
         for number, (start, end) in enumerate(pairwise(shard.offsets)):
             count = min(self.block_size, shard.count - number * self.block_size)

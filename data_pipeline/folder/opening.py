@@ -12,6 +12,7 @@ import numpy as np
 
 from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError
+from data_pipeline.folder.encoded import Box
 from data_pipeline.folder.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
@@ -126,7 +127,10 @@ class DataFolder:
             raise UserError(f"{where}: damaged shard (has another SHA-256); {DAMAGED}")
 
     def read_blocks(
-        self, blocks: Sequence[tuple[Shard, int]], parts: Sequence[slice] | None = None
+        self,
+        blocks: Sequence[tuple[Shard, int]],
+        parts: Sequence[slice] | None = None,
+        boxes: Sequence[Box] | None = None,
     ) -> list[Arrays]:
         """Some blocks, each checked against the manifest.
 
@@ -136,13 +140,17 @@ class DataFolder:
             A shard and the number of a block in it.
         parts : sequence of slice, optional
             Which images of each block are wanted.
+        boxes : sequence of Box, optional
+            Of layout encoded: which parts of the pictures of each block are wanted.
         """
         self._bring([shard for shard, _ in blocks])
         arrays = []
-        for (shard, number), part in zip(blocks, parts or [slice(None)] * len(blocks), strict=True):
+        parts = parts or [slice(None)] * len(blocks)
+        wanted: Sequence[Box | None] = boxes or [None] * len(blocks)
+        for (shard, number), part, box in zip(blocks, parts, wanted, strict=True):
             with open_shard(self.location(shard), shard, self.config) as file:
                 content = self._block_bytes(file, shard, number)
-            arrays.append(self._block(content, shard, number, part))
+            arrays.append(self._block(content, shard, number, part, box))
         return arrays
 
     def _bring(self, shards: Sequence[Shard]) -> None:
@@ -161,12 +169,17 @@ class DataFolder:
         return content
 
     def _block(
-        self, content: bytes, shard: Shard, number: int, part: slice = slice(None)
+        self,
+        content: bytes,
+        shard: Shard,
+        number: int,
+        part: slice = slice(None),
+        box: Box | None = None,
     ) -> Arrays:
         manifest, where = self.manifest, self.location(shard)
         count = min(manifest.block_size, shard.count - number * manifest.block_size)
         arrays = read_block(
-            content, manifest.layout, count, manifest.image_shape, where, part, manifest.values
+            content, manifest.layout, count, manifest.image_shape, where, part, manifest.values, box
         )
         labels, index = arrays.labels, arrays.index
         if len(labels) and not -1 <= labels.min() <= labels.max() < max(manifest.num_classes, 0):

@@ -15,6 +15,7 @@ import webdataset
 
 from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError
+from data_pipeline.folder.encoded import SUFFIXES, Box, picture_levels
 from data_pipeline.values import Values
 
 BLOCK_MEMBERS = {"images.npy", "labels.npy", "index.npy"}
@@ -30,7 +31,13 @@ _BYTES = Values()
 _PNG_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
-def write_tar(file: IO[bytes], blocks: Iterator[Arrays], layout: str, key: str) -> list[int]:
+def write_tar(
+    file: IO[bytes],
+    blocks: Iterator[Arrays],
+    layout: str,
+    key: str,
+    encoded: Iterator[tuple[str, bytes]] | None = None,
+) -> list[int]:
     """Write blocks of images as a tar.
 
     Parameters
@@ -39,10 +46,12 @@ def write_tar(file: IO[bytes], blocks: Iterator[Arrays], layout: str, key: str) 
         Opened for writing.
     blocks : iterator of Arrays
         The blocks, in order.
-    layout : {"block", "sample"}
+    layout : {"block", "sample", "encoded"}
         One webdataset sample a block, or one an image.
     key : str
         What the keys of webdataset samples begin with; no dots.
+    encoded : iterator of (str, bytes), optional
+        Of layout encoded: suffix and bytes of each image of the blocks.
 
     Returns
     -------
@@ -57,7 +66,9 @@ def write_tar(file: IO[bytes], blocks: Iterator[Arrays], layout: str, key: str) 
                 writer.write(_block_sample(block, f"{key}-{number:06d}"))
             else:
                 for image, label, index in zip(*block, strict=True):
-                    writer.write(_image_sample(image, int(label), f"{int(index):09d}"))
+                    members = _image_members(image) if encoded is None else dict([next(encoded)])
+                    cls = str(int(label)).encode()
+                    writer.write({"__key__": f"{int(index):09d}", **members, "cls": cls})
             offsets.append(writer.tarstream.offset)
     except BaseException:
         with suppress(OSError):  # it would be closed later, when the file is no longer open
@@ -75,6 +86,7 @@ def read_block(
     where: str,
     part: slice = slice(None),
     values: Values = _BYTES,
+    box: Box | None = None,
 ) -> Arrays:
     """The images of one block. Nothing larger is made than `count` images of `shape`.
 
@@ -82,7 +94,7 @@ def read_block(
     ----------
     content : bytes
         The block as it was cut out of its shard.
-    layout : {"block", "sample"}
+    layout : {"block", "sample", "encoded"}
         Of the data folder.
     count : int
         Images in the block, by the manifest.
@@ -91,9 +103,11 @@ def read_block(
     where : str
         Path or address of the shard, for messages.
     part : slice
-        Which images are wanted; of PNGs only those are decoded.
+        Which images are wanted; of pictures only those are decoded.
     values : Values
         What is stored, by the manifest.
+    box : Box, optional
+        Of layout encoded: which part of each picture is wanted.
 
     Raises
     ------
@@ -101,7 +115,8 @@ def read_block(
         If the block holds anything else than the manifest promises; names the shard.
     """
     try:
-        samples = _samples(content, _members(layout, values), count)
+        pictures = SUFFIXES if layout == "encoded" else frozenset()
+        samples = _samples(content, _members(layout, values), count, pictures)
         if layout == "block":
             if len(samples) != 1:
                 raise UserError(f"{len(samples)} samples in a block")
@@ -118,8 +133,10 @@ def read_block(
             raise UserError(f"{len(samples)} images in a block of {count}")
         chosen = samples[part]
         images = np.empty((len(chosen), *shape), values.numpy)
-        for image, sample in zip(images, chosen, strict=True):
-            if "png" in sample:
+        for place, (image, sample) in enumerate(zip(images, chosen, strict=True)):
+            if layout == "encoded":
+                image[:] = picture_levels(_picture(sample), shape, box, place)
+            elif "png" in sample:
                 image[:] = _png_pixels(sample["png"], shape)
             else:
                 image[:] = npy_array(sample["npy"], values.numpy.str, shape)
@@ -130,13 +147,26 @@ def read_block(
         raise UserError(f"{where}: damaged shard ({error})") from error
 
 
+def _picture(sample: dict[str, Any]) -> bytes:
+    found = [sample[suffix] for suffix in SUFFIXES if suffix in sample]
+    if len(found) != 1:
+        raise UserError(f"{sample['__key__']!r:.80} has {len(found)} pictures")
+    picture: bytes = found[0]
+    return picture
+
+
 def _members(layout: str, values: Values) -> set[str]:
+    """What every sample must have; of layout encoded a picture, too."""
+    if layout == "encoded":
+        return {"cls"}
     if layout == "block":
         return BLOCK_MEMBERS
     return SAMPLE_MEMBERS if values.dtype == "uint8" else WIDE_SAMPLE_MEMBERS
 
 
-def _samples(content: bytes, members: set[str], most: int) -> list[dict[str, Any]]:
+def _samples(
+    content: bytes, members: set[str], most: int, more: frozenset[str] = frozenset()
+) -> list[dict[str, Any]]:
     """Samples as webdataset groups them, not decoded; only their known members.
 
     Not by webdataset's own reader, which unpacks what looks like gzip and believes the size
@@ -150,7 +180,7 @@ def _samples(content: bytes, members: set[str], most: int) -> list[dict[str, Any
             if number >= 8 * most + 8:
                 raise UserError("far more members than images")
             key, _, suffix = member.name.partition(".")
-            if suffix not in members:
+            if suffix not in members and suffix not in more:
                 continue
             sample = samples.setdefault(key, {"__key__": key})
             if suffix in sample:
@@ -207,11 +237,11 @@ def _block_sample(block: Arrays, key: str) -> dict[str, Any]:
     }
 
 
-def _image_sample(image: np.ndarray, label: int, key: str) -> dict[str, Any]:
+def _image_members(image: np.ndarray) -> dict[str, bytes]:
     from PIL import Image
 
     if image.dtype != np.uint8:
-        return {"__key__": key, "npy": npy_bytes(image), "cls": str(label).encode()}
+        return {"npy": npy_bytes(image)}
     if image.shape[0] not in _PNG_MODES:
         raise UserError(
             f"--layout sample writes PNGs, which have 1, 3 or 4 channels, not {image.shape[0]}; "
@@ -220,7 +250,7 @@ def _image_sample(image: np.ndarray, label: int, key: str) -> dict[str, Any]:
     pixels = image[0] if image.shape[0] == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
     stream = io.BytesIO()
     Image.fromarray(pixels, _PNG_MODES[image.shape[0]]).save(stream, "PNG")
-    return {"__key__": key, "png": stream.getvalue(), "cls": str(label).encode()}
+    return {"png": stream.getvalue()}
 
 
 def _png_pixels(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:

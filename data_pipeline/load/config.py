@@ -25,7 +25,7 @@ class LoaderConfig(RemoteConfig):
     memory_limit: Annotated[float, AtLeast(0)] = 2.0
     """auto holds a split in memory up to this many GB of pixels."""
     workers: Annotated[int, AtLeast(0)] = 0
-    """stream: processes that read; 0: a thread. Use some for layout sample (PNGs)."""
+    """stream: processes that read; 0: a thread. Use some for layouts sample and encoded."""
     lanes: Annotated[int, AtLeast(1)] = 64
     """stream: parts of an epoch that are read side by side; decides the order."""
     shuffle_window: Annotated[int, AtLeast(1)] = 4

@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from data_pipeline.errors import UserError
+from data_pipeline.folder.encoded import Box
+from data_pipeline.philox import draws_at
 
 ATTEMPTS = 10
 """Boxes that are drawn until one lies within the image, as torchvision does."""
 BOX_DRAWS = 2 * ATTEMPTS + 2
 """Random numbers of one box."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Crops that a loader draws where it decodes pictures of any size.
+
+    Attributes
+    ----------
+    seed : int
+        The run's.
+    scale, ratio : tuple of float
+        Of `crop_boxes`.
+    """
+
+    seed: int
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+
+    def boxes(self, epoch: int, step: np.ndarray, position: np.ndarray) -> Box:
+        """The boxes of some images, by their steps and positions in the global batch."""
+        draws = draws_at(self.seed, "crop", BOX_DRAWS, epoch, step, position)
+
+        def box(place: int, height: int, width: int) -> tuple[int, int, int, int]:
+            found = crop_boxes(draws[place : place + 1], height, width, self.scale, self.ratio)
+            top, left, tall, wide = found[0].tolist()
+            return top, left, tall, wide
+
+        return box
 
 
 def parse_range(flag: str, text: str, most: float = math.inf) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from data_pipeline.batch import Arrays, Batch
 from data_pipeline.errors import UserError
+from data_pipeline.folder.encoded import Box
 from data_pipeline.folder.opening import DataFolder, joined
 from data_pipeline.load.base import Loader
 from data_pipeline.load.config import LoaderConfig
-from data_pipeline.load.lanes import BlockTable, Epoch, Piece, lane_positions, owned_lanes
+from data_pipeline.load.crop import Crop
+from data_pipeline.load.lanes import BlockTable, Epoch, Piece, Window, lane_positions, owned_lanes
 from data_pipeline.order import World, batch_slice
 from data_pipeline.values import movable
 
@@ -29,13 +31,13 @@ class BlockReader:
         self.shards = data.manifest.split(split).shards
         self.table = BlockTable.of(self.shards, data.manifest.block_size, exclude)
 
-    def read(self, pieces: list[Piece]) -> list[Arrays]:
-        """The images of each piece."""
+    def read(self, pieces: list[Piece], boxes: Sequence[Box] | None = None) -> list[Arrays]:
+        """The images of each piece; `boxes` as of ``DataFolder.read_blocks``."""
         blocks = [
             (self.shards[self.table.shard[p.block]], int(self.table.number[p.block]))
             for p in pieces
         ]
-        return self.data.read_blocks(blocks, [slice(p.first, p.last) for p in pieces])
+        return self.data.read_blocks(blocks, [slice(p.first, p.last) for p in pieces], boxes)
 
 
 class StreamLoader(Loader):
@@ -59,7 +61,9 @@ class StreamLoader(Loader):
         shuffle: bool,
         exclude: Collection[str],
         reason: str,
+        crop: Crop | None = None,
     ) -> None:
+        assert crop is None or shuffle  # only training crops
         if shuffle and config.lanes < world.size:
             raise UserError(
                 f"--lanes {config.lanes}: must be at least the number of processes ({world.size})"
@@ -70,6 +74,7 @@ class StreamLoader(Loader):
         self.dtype = getattr(torch, data.manifest.dtype)
         self.seed = seed
         self.shuffle = shuffle
+        self.crop = crop
 
     @property
     def in_background(self) -> bool:
@@ -110,7 +115,14 @@ class StreamLoader(Loader):
         longest = -(-self.num_images // lanes)
         width = int(self.reader.table.count.max()) * self.config.shuffle_window
         buffer = LaneBuffer(
-            self.reader, plan, mine, min(longest, width), self.image_shape, self.dtype
+            self.reader,
+            plan,
+            mine,
+            min(longest, width),
+            self.image_shape,
+            self.dtype,
+            self.batch_size,
+            self.crop,
         )
         for step in range(start, self.steps_per_epoch):
             begin = step * self.batch_size
@@ -186,8 +198,12 @@ class LaneBuffer:
         width: int,
         image_shape: tuple[int, int, int],
         dtype: torch.dtype,
+        batch_size: int,
+        crop: Crop | None = None,
     ) -> None:
         self.reader = reader
+        self.batch_size = batch_size
+        self.crop = crop
         self.plan = plan
         self.lanes = lanes
         self.width = width
@@ -232,7 +248,7 @@ class LaneBuffer:
         window = self.plan.window(int(self.lanes[slot]), place)
         row = slot * self.width
         self.rows[slot, : len(window.order)] = window.order + row
-        for arrays in self.reader.read(window.pieces):
+        for arrays in self.reader.read(window.pieces, self._boxes(window, int(self.lanes[slot]))):
             count = len(arrays.labels)
             held = self.images[row : row + count].numpy()
             held.view(arrays.images.dtype)[:] = arrays.images.reshape(count, -1)
@@ -240,6 +256,21 @@ class LaneBuffer:
             self.index[row : row + count].numpy()[:] = arrays.index
             row += count
         self.first[slot], self.last[slot] = window.first, window.last
+
+    def _boxes(self, window: Window, lane: int) -> list[Box] | None:
+        """Of each piece, what is read of its pictures: where they will stand is known before."""
+        if self.crop is None:
+            return None
+        place = np.empty(len(window.order), np.int64)
+        place[window.order] = np.arange(window.first, window.last)
+        step, position = np.divmod(place * self.plan.lanes + lane, self.batch_size)
+        ends = np.cumsum([piece.last - piece.first for piece in window.pieces])
+        return [
+            self.crop.boxes(self.plan.epoch, steps, positions)
+            for steps, positions in zip(
+                np.split(step, ends[:-1]), np.split(position, ends[:-1]), strict=True
+            )
+        ]
 
 
 class _Parts(IterableDataset):

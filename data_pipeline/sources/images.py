@@ -1,72 +1,28 @@
-"""One image file to an array, by Pillow; what is no good raises with the reason."""
+"""Images of files, decoded when they are taken."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import numpy as np
 
 from data_pipeline.errors import UserError
+from data_pipeline.folder.encoded import suffix_of
+from data_pipeline.pictures import Decoded, decoded_bytes, fitted_levels
 from data_pipeline.sources.names import shown
 from data_pipeline.sources.pixels import Scale, to_bytes, to_stored
 from data_pipeline.values import Values
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-MAX_PIXELS = 89_478_485  # Pillow's own mark of a decompression bomb
-COPIES = {"JPEG2000": 4, "AVIF": 2, "WEBP": 2}
-"""Formats of which the decoder holds this many times the pixels."""
-FORMATS = [
-    "AVIF",
-    "BMP",
-    "DDS",
-    "DIB",
-    "GIF",
-    "ICO",
-    "JPEG",
-    "JPEG2000",
-    "MPO",
-    "PCX",
-    "PNG",
-    "PPM",
-    "PSD",
-    "QOI",
-    "SGI",
-    "SUN",
-    "TGA",
-    "TIFF",
-    "WEBP",
-    "XBM",
-]
-GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I", "F")
-RULES = {
-    "rotated": "with an EXIF orientation: turned upright",
-    "animated": "with several frames or pages: the first is read",
-    "transparent": "with transparency: put on white",
-    "palette": "with a palette: its colours are read",
-    "cmyk": "of CMYK: converted to RGB without a colour profile",
-    "other colours": "of YCbCr, LAB or HSV: converted to RGB",
-    "deep colour": "of 16 bits a colour: the upper 8 are read; warning: of pictures of 12 bits "
-    "that leaves 4 (of TIFFs, --dataset tiff reads all 16)",
-    "bilevel": "of one bit: black and white",
-}
-"""What is done to which pictures; each is said once, with the count."""
 
 GREY = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in a grey level, as Pillow takes them."""
 
 _BYTES = Values()
-_STRIP = 64
-_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -116,18 +72,6 @@ class Stored:
         with self.open() as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         return f"{found}#{self.page}" if self.page else found
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """A decoded image: values (H, W) or (H, W, C), and which of `RULES` were applied."""
-
-    values: np.ndarray
-    rules: frozenset[str]
-
-    @property
-    def channels(self) -> int:
-        return 1 if self.values.ndim == 2 else self.values.shape[2]
 
 
 class LazyImages:
@@ -189,27 +133,43 @@ class LazyImages:
         return images
 
     def _decode(self, stored: Stored) -> np.ndarray:
-        from PIL import Image, ImageOps
-
-        size = (self.width, self.height)
         if not self.kept.are_bytes:
             with decoded(stored) as found:
                 values = to_stored(found.values, self.scales[found.values.dtype], self.kept)
-            return _fitted(_channels(values, self.channels), size)
+            return _fitted(_channels(values, self.channels), (self.width, self.height))
         with decoded(stored) as found:
             levels = to_bytes(found.values, self.scales[found.values.dtype])
-            if self.channels in (1, 3) and found.channels in (1, 3):
-                mode = "L" if self.channels == 1 else "RGB"
-                planes = [Image.fromarray(levels.squeeze()).convert(mode)]
-            else:
-                planes = [Image.fromarray(levels[..., c]) for c in range(self.channels)]
-        fitted = [
-            np.asarray(p if p.size == size else ImageOps.fit(p, size, Image.Resampling.LANCZOS))
-            for p in planes
-        ]
-        if len(fitted) > 1 or self.channels == 1:
-            return np.stack(fitted)
-        return fitted[0].transpose(2, 0, 1)
+            return fitted_levels(levels, (self.channels, self.height, self.width))
+
+    @property
+    def encoded_bytes(self) -> int:
+        """Bytes of all files; a UserError where they are not kept as they are."""
+        plain = self.kept.are_bytes and self.channels in (1, 3)
+        if not plain or any(
+            dtype != np.uint8 or (scale.low, scale.high) != (0, 255)
+            for dtype, scale in self.scales.items()
+        ):
+            raise UserError(
+                "--layout encoded: keeps pictures of 8 bits a colour, grey or RGB, whose black is 0 "
+                "and whose white is 255, and these are others; Fix: --layout block"
+            )
+        return sum(s.path.stat().st_size if s.whole else s.size for s in self.stored)
+
+    def encoded(self, rows: Sequence[int] | np.ndarray) -> Iterator[tuple[str, bytes]]:
+        """Suffix and bytes of images: JPEG and PNG files as they are, others as PNG."""
+        from PIL import Image
+
+        for row in rows:
+            stored = self.stored[row]
+            with stored.open() as file:
+                content = file.read()
+            suffix = suffix_of(content)
+            if suffix is None:
+                with decoded(stored) as found:
+                    stream = io.BytesIO()
+                    Image.fromarray(found.values.squeeze()).save(stream, "PNG")
+                suffix, content = "png", stream.getvalue()
+            yield suffix, content
 
 
 def _channels(values: np.ndarray, channels: int) -> np.ndarray:
@@ -255,111 +215,5 @@ def decoded(stored: Stored) -> Iterator[Decoded]:
 
         yield Decoded(decode_tiff(stored.path, stored.page), frozenset())
         return
-    with stored.open() as file:
-        image = _open(file)
-        with _room.taken(_pixels(image)):
-            found = _decode(image)
-            del image
-            yield found
-
-
-def _open(file: IO[bytes]) -> Image.Image:
-    """Open a file; only its head is read."""
-    from PIL import Image, UnidentifiedImageError
-
-    if not file.read(1):
-        raise UserError("empty")
-    file.seek(0)
-    try:
-        image = Image.open(file, formats=_formats())
-    except UnidentifiedImageError:
-        raise UserError("not an image") from None
-    except Image.DecompressionBombError:
-        raise UserError(f"more than {2 * MAX_PIXELS:,} pixels") from None
-    if _pixels(image) > MAX_PIXELS:
-        limit = MAX_PIXELS // COPIES.get(image.format or "", 1)
-        raise UserError(f"{image.width}x{image.height} are more than {limit:,} pixels")
-    return image
-
-
-def _pixels(image: Image.Image) -> int:
-    return image.width * image.height * COPIES.get(image.format or "", 1)
-
-
-def _decode(image: Image.Image) -> Decoded:
-    from PIL import ImageOps
-
-    rules = {name for name, applies in _rules_of(image).items() if applies}
-    image.load()
-    if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
-        rules.add("rotated")
-    ImageOps.exif_transpose(image, in_place=True)
-    wide = image.mode in ("I", "F") or image.mode.startswith("I;16")
-    if image.has_transparency_data and not wide:
-        return Decoded(_on_white(image), frozenset({*rules, "transparent"}))
-    if image.mode not in ("L", "RGB") and not wide:
-        image = image.convert("L" if image.mode in GREY_MODES else "RGB")
-    values = np.asarray(image)
-    native = values.astype(values.dtype.newbyteorder("="), copy=False)
-    return Decoded(native, frozenset(rules))
-
-
-def _on_white(image: Image.Image) -> np.ndarray:
-    """A picture with transparency on white, in strips: a whole one is large enough."""
-    from PIL import Image
-
-    grey = image.mode in GREY_MODES
-    mode = "L" if grey else "RGB"
-    values = np.empty((image.height, image.width) if grey else (image.height, image.width, 3), "u1")
-    for top in range(0, image.height, _STRIP):
-        box = (0, top, image.width, min(top + _STRIP, image.height))
-        layer = image.crop(box).convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        values[top : box[3]] = np.asarray(Image.alpha_composite(white, layer).convert(mode))
-    return values
-
-
-class _Room:
-    """Pixels that threads hold at once; one image may take all, none waits for ever."""
-
-    def __init__(self, pixels: int) -> None:
-        self._free = pixels
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def taken(self, pixels: int) -> Iterator[None]:
-        """Wait until this many pixels fit in memory, and reserve them."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._free >= pixels)
-            self._free -= pixels
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free += pixels
-                self._changed.notify_all()
-
-
-_room = _Room(MAX_PIXELS)
-
-
-def _rules_of(image: Image.Image) -> dict[str, bool]:
-    """Which rules a picture falls under, by its head, before it is loaded."""
-    raw = [str(tile.args) for tile in getattr(image, "tile", [])]
-    return {
-        "animated": getattr(image, "is_animated", False),
-        "palette": image.mode in ("P", "PA"),
-        "cmyk": image.mode == "CMYK",
-        "other colours": image.mode in ("YCbCr", "LAB", "HSV"),
-        "deep colour": image.mode in ("RGB", "RGBA", "LA") and any(";16" in args for args in raw),
-        "bilevel": image.mode == "1",
-    }
-
-
-@cache
-def _formats() -> tuple[str, ...]:
-    """Formats that are read: no plugin that runs a program or unpacks without a limit."""
-    from PIL import Image
-
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    with stored.open() as file, decoded_bytes(file) as found:
+        yield found

@@ -15,9 +15,10 @@ import numpy as np
 
 from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError, reason_of
+from data_pipeline.pictures import RULES
 from data_pipeline.progress import Progress
 from data_pipeline.sources.base import SourceConfig, SourceData, hold_out
-from data_pipeline.sources.images import RULES, LazyImages, Stored, decoded
+from data_pipeline.sources.images import LazyImages, Stored, decoded
 from data_pipeline.sources.labels import sorted_classes
 from data_pipeline.sources.names import shown
 from data_pipeline.sources.pixels import Scale, Tally, kept_as, said, scale_for

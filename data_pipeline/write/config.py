@@ -22,12 +22,13 @@ class PrepareConfig:
     out: Path | None = None
     """Data folder to write; data/NAME if not given."""
     layout: Annotated[str, OneOf(*LAYOUTS)] = "block"
-    """block: one webdataset sample is a block of images (fast); sample: one PNG an image."""
+    """block: one webdataset sample is a block of images (fast); sample: one PNG an image;
+    encoded: the JPEG and PNG files as they are, of any size, brought to --image-size when read."""
     samples_per_shard: Annotated[int, AtLeast(0)] = 0
     """Images in a tar file; 0: as many as fill 128 MB, at most 8192."""
     block_size: Annotated[int, AtLeast(0)] = 0
     """Images in a block, which is read at once; 0: as many as fill 256 KB, at most 256
-    (32 in layout sample)."""
+    (32 in layouts sample and encoded)."""
     folds: Annotated[int, AtLeast(2)] = 5
     """The official training set is cut in this many folds; one of them is val."""
     fold: int = 0
@@ -48,13 +49,15 @@ class PrepareConfig:
         if not 0 <= self.fold < self.folds:
             raise UserError(f"--fold {self.fold}: must lie in 0 to {self.folds - 1} (--folds - 1)")
 
-    def sizes(self, image_shape: tuple[int, int, int], value_bytes: int = 1) -> tuple[int, int]:
-        """Images in a block and in a shard, for images of this shape and type."""
+    def sizes(
+        self, image_shape: tuple[int, int, int], value_bytes: int = 1, encoded_bytes: int = 0
+    ) -> tuple[int, int]:
+        """Images in a block and in a shard, for images of this shape, type and mean file size."""
         size = math.prod(image_shape) * value_bytes
         # PNGs are decoded one by one: large blocks gain nothing.
         limit = 256 if self.layout == "block" else 32
         block = self.block_size or _most(_BLOCK_BYTES // size, limit)
-        return block, self.samples_per_shard or _most(_SHARD_BYTES // size, 8192)
+        return block, self.samples_per_shard or _most(_SHARD_BYTES // (encoded_bytes or size), 8192)
 
 
 def _most(images: int, limit: int) -> int:

@@ -78,7 +78,8 @@ def write_folder(
     asked, out = out, check_place(out)
     values = _values(source)
     image_shape = _check(source, values)
-    block_size, samples_per_shard = config.sizes(image_shape, values.size)
+    encoded = _mean_bytes(source) if config.layout == "encoded" else 0
+    block_size, samples_per_shard = config.sizes(image_shape, values.size, encoded)
     jobs = _plan(source, config, samples_per_shard)
     settings = {
         **{k: v for k, v in dataclasses.asdict(config).items() if k not in _IMMATERIAL},
@@ -175,6 +176,20 @@ def _names(source: Source) -> dict[str, str]:
         for index, name in zip(source.splits[split].index, known, strict=True)
     ]
     return {NAMES_NAME: "\n".join(lines) + "\n"} if lines else {}
+
+
+def _mean_bytes(source: Source) -> int:
+    """Mean size of the files that layout encoded keeps."""
+    total = images = 0
+    for part in source.splits.values():
+        if not hasattr(part.images, "encoded_bytes"):
+            raise UserError(
+                f"--layout encoded: keeps JPEG and PNG files, and {source.name} has none; "
+                "Fix: --layout block"
+            )
+        total += part.images.encoded_bytes
+        images += len(part.labels)
+    return -(-total // images)
 
 
 def _values(source: Source) -> Values:

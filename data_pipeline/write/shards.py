@@ -74,10 +74,12 @@ class WritingTask:
     def write(self, job: Job) -> dict[str, Any]:
         """Write one shard, then its record."""
         sums = Sums(self.values)
-        blocks = _blocks(self.source.splits[job.source_split], job.rows, self.block_size)
+        arrays: Any = self.source.splits[job.source_split]
+        blocks = _blocks(arrays, job.rows, self.block_size)
+        encoded = arrays.images.encoded(job.rows) if self.layout == "encoded" else None
         with whole_file(self.build / job.name, self.scratch) as file:
             offsets = write_tar(
-                file, map(sums.add, blocks), self.layout, job.name.removesuffix(".tar")
+                file, map(sums.add, blocks), self.layout, job.name.removesuffix(".tar"), encoded
             )
             file.flush()
             shard = _described(file, job.name, len(job.rows), offsets)

@@ -9,7 +9,7 @@ from data_pipeline.folder import DataFolder
 from data_pipeline.load.loader import make_loader
 from data_pipeline.order import World
 from vae_dist.run.folder import RunFolder
-from vae_dist.train.settings import Settings
+from vae_dist.train.settings import Settings, crop_of_loader
 from vae_dist.train.state import NonFiniteLoss
 
 
@@ -33,6 +33,7 @@ def explain(
         batch_size=run.batch_size,
         seed=run.seed,
         exclude=frozenset(left_out),
+        crop=crop_of_loader(settings, data.manifest),
     )
     step = int(error.args[0])
     epoch, within = divmod(step, whole.steps_per_epoch)

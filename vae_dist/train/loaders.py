@@ -14,9 +14,10 @@ from data_pipeline.folder import DataFolder
 from data_pipeline.folder.verify import find_bad_shards
 from data_pipeline.load.base import Loader
 from data_pipeline.load.config import LoaderConfig
+from data_pipeline.load.crop import Crop
 from data_pipeline.load.loader import choose, make_loader
 from data_pipeline.order import World
-from vae_dist.train.settings import Settings
+from vae_dist.train.settings import Settings, crop_of_loader
 
 SPLITS = ("train", "val")
 GPU_SHARE = 0.1
@@ -43,7 +44,7 @@ class Loaders:
 
 
 def place_data(
-    data: DataFolder, config: LoaderConfig, device: torch.device
+    data: DataFolder, config: LoaderConfig, device: torch.device, crop: Crop | None = None
 ) -> tuple[LoaderConfig, str]:
     """Decide on ``--data-device auto``; all processes must call this, and decide alike.
 
@@ -56,7 +57,7 @@ def place_data(
     """
     if config.data_device != "auto" or device.type != "cuda":
         return config, ""
-    if any(choose(data, split, config)[0] == "stream" for split in SPLITS):
+    if any(choose(data, split, config, crop)[0] == "stream" for split in SPLITS):
         return replace(config, data_device="cpu"), ""
     size = sum(data.manifest.splits[split].count * data.manifest.image_bytes for split in SPLITS)
     free = min(gather_object([torch.cuda.mem_get_info(device)[0]]))
@@ -86,7 +87,8 @@ def open_loaders(data: DataFolder, settings: Settings, accelerator: Accelerator)
     for split in SPLITS:
         if split not in data.manifest.splits:
             raise UserError(f"{data.path}: has no split {split!r}, which training needs")
-    config, where = place_data(data, settings.loader, accelerator.device)
+    crop = crop_of_loader(settings, data.manifest)
+    config, where = place_data(data, settings.loader, accelerator.device, crop)
     left_out: dict[str, str] = {}
     if settings.loader.on_bad_shard == "skip":
         found = [find_bad_shards(data, split, world) for split in SPLITS]
@@ -102,6 +104,7 @@ def open_loaders(data: DataFolder, settings: Settings, accelerator: Accelerator)
             seed=settings.run.seed,
             shuffle=split == "train",
             exclude=frozenset(left_out),
+            crop=crop if split == "train" else None,
             gather=(lambda value: gather_object([value])) if world.size > 1 else None,
         )
         for split in SPLITS

@@ -15,6 +15,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.folder.manifest import Manifest
 from data_pipeline.load.augment import ARTICLE2018, AugmentConfig
 from data_pipeline.load.config import LoaderConfig
+from data_pipeline.load.crop import Crop
 from data_pipeline.redact import scrubbed
 from data_pipeline.remote.reading import is_remote, join
 from vae_dist.losses import LossConfig
@@ -114,6 +115,13 @@ def check_fit(settings: Settings, manifest: Manifest) -> None:
         raise UserError(f"--best-by ssim: {what}; Fix: --best-by loss")
     if settings.loss.prior == "vamp":
         raise UserError(f"--prior vamp: learns pictures, and {what}; Fix: --prior mixture")
+
+
+def crop_of_loader(settings: Settings, manifest: Manifest) -> Crop | None:
+    """The crops of ``--augment crop`` where they are cut from pictures of any size."""
+    if manifest.layout != "encoded" or "crop" not in settings.augmentations:
+        return None
+    return Crop(settings.run.seed, *settings.augment.crop_ranges)
 
 
 @dataclasses.dataclass(kw_only=True)

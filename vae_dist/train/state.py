@@ -24,7 +24,7 @@ from vae_dist.objective import Objective
 from vae_dist.train.accelerator import prepare_module
 from vae_dist.train.ema import Average
 from vae_dist.train.optim import build_optimizer, build_scheduler, set_rates
-from vae_dist.train.settings import Settings, check_fit
+from vae_dist.train.settings import Settings, check_fit, crop_of_loader
 from vae_dist.train.start import freeze
 
 SUMS = ("loss", "recon", "kl", "images", "ssim", "ssim_images")
@@ -115,8 +115,10 @@ class TrainState:
         columns = settings.loss.importance_samples * settings.model.latent_size
         self.noise = Draws(run.seed, "noise", columns, self.device)
         self.augment: Augment | None = None
-        if settings.augmentations:
-            self.augment = Augment(run.seed, settings.augmentations, settings.augment)
+        cropped = crop_of_loader(settings, manifest) is not None
+        names = [n for n in settings.augmentations if not (cropped and n == "crop")]
+        if names:
+            self.augment = Augment(run.seed, names, settings.augment)
         self.order: dict[str, Any] = {}
         self.trained_on: dict[str, Any] = {}  # of vae_dist.run.data
         self.best: float | None = None
