@@ -11,6 +11,7 @@ from data_pipeline.folder.manifest import MANIFEST_NAME, Manifest
 from data_pipeline.progress import Progress, Silent
 from data_pipeline.remote.reading import is_remote
 from data_pipeline.sources import SourceConfig, load_source
+from data_pipeline.sources.base import OF_USER
 from data_pipeline.sources.elsewhere import name_of
 from data_pipeline.write.config import PrepareConfig
 from data_pipeline.write.folder import check_place, write_folder
@@ -51,17 +52,11 @@ def folder_for(source: SourceConfig, config: PrepareConfig) -> Path:
     """The data folder: ``--out``, else ``data/NAME``."""
     if config.out is not None:
         return config.out.expanduser()
-    if source.source is not None and source.dataset in (
-        "folder",
-        "npz",
-        "tiff",
-        "webdataset",
-        "parquet",
-    ):
+    if source.source is not None and source.dataset in OF_USER:
         if is_remote(source.source):
             return Path("data") / name_of(source.source)
         path = source.path.resolve()
-        return Path("data") / (path.name if path.is_dir() else path.stem)
+        return Path("data") / (path.name.removesuffix(".zarr") if path.is_dir() else path.stem)
     return Path("data") / source.dataset
 
 

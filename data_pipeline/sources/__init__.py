@@ -12,7 +12,7 @@ from data_pipeline.progress import Progress, Silent
 from data_pipeline.redact import shown
 from data_pipeline.remote.reading import is_remote
 from data_pipeline.remote.transfer import Patience
-from data_pipeline.sources.base import DATASETS, SOURCES, SourceConfig, SourceData
+from data_pipeline.sources.base import DATASETS, OF_USER, SOURCES, SourceConfig, SourceData
 from data_pipeline.sources.labels import remarks
 
 __all__ = ["DATASETS", "SourceConfig", "SourceData", "load_source"]
@@ -75,15 +75,15 @@ def without_effect(config: SourceConfig) -> Iterator[str]:
     pictures = ("folder", "tiff", "webdataset", "parquet")
     readers = {
         "labels": ("folder", "tiff"),
-        "image_field": pictures,
-        "label_field": pictures,
+        "image_field": (*pictures, "zarr"),
+        "label_field": (*pictures, "zarr"),
         "source": tuple(name for name in DATASETS if name != "digits"),
         "image_size": pictures,
         "color": pictures,
         "on_bad_image": pictures,
-        "scale": (*pictures, "npz"),
-        "dtype": (*pictures, "npz"),
-        "test_fraction": (*pictures, "npz", "digits"),
+        "scale": OF_USER,
+        "dtype": OF_USER,
+        "test_fraction": (*OF_USER, "digits"),
     }
     for field in fields(config):
         given = getattr(config, field.name) != field.default
@@ -103,7 +103,7 @@ def _loader_of(dataset: str) -> Callable[[SourceConfig, Progress], SourceData]:
         from data_pipeline.sources.folder import load_folder
 
         return load_folder
-    if dataset == "npz":
+    if dataset in ("npz", "zarr"):
         from data_pipeline.sources.arrays import load_arrays
 
         return load_arrays

@@ -1,4 +1,4 @@
-"""Images as NumPy arrays: an .npz file, an .npy file, or a folder of .npy files."""
+"""Images as arrays: an .npz or .npy file, a folder of .npy files, a zarr store."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class ArrayImages:
 
 
 def load_arrays(config: SourceConfig, progress: Progress) -> SourceData:
-    """Read images and labels from NumPy files, never unpickling anything.
+    """Read images and labels from NumPy files or a zarr store, never unpickling anything.
 
     Images are (n, H, W), (n, H, W, C) or (n, C, H, W), C of any number, of any values that
     `data_pipeline.sources.pixels` knows the brightness of. Labels are whole numbers or
@@ -107,7 +107,7 @@ def load_arrays(config: SourceConfig, progress: Progress) -> SourceData:
         If a file is damaged, holds Python objects, or is not what is described above.
     """
     path = config.path
-    tables, sums, names = _tables(path)
+    tables, sums, names = _tables(config, progress)
     found = _recognise(tables, names, path)
     if "val" in found:
         progress.say("the images of val join train, of which folds are cut")
@@ -147,12 +147,21 @@ def load_arrays(config: SourceConfig, progress: Progress) -> SourceData:
     }
     whole = path.resolve()
     return SourceData(
-        whole.name if path.is_dir() else whole.stem, splits, names, provenance, values=kept
+        whole.name.removesuffix(".zarr") if path.is_dir() else whole.stem,
+        splits,
+        names,
+        provenance,
+        values=kept,
     )
 
 
-def _tables(path: Path) -> tuple[dict[str, StoredArray], dict[str, str], list[str]]:
+def _tables(
+    config: SourceConfig, progress: Progress
+) -> tuple[dict[str, StoredArray], dict[str, str], list[str]]:
     """Arrays by plain name, the SHA-256 of the files they lie in, and the names of all arrays."""
+    path = config.path
+    if config.dataset == "zarr":
+        return _of_zarr(config, progress)
     if path.is_dir():
         files = sorted(file for file in path.glob("*.npy") if is_regular(file))
         if not files:
@@ -172,11 +181,38 @@ def _tables(path: Path) -> tuple[dict[str, StoredArray], dict[str, str], list[st
         tables, names = open_npz(path, _wanted)
     else:
         raise UserError(f"--source {path}: no .npz or .npy file, nor a folder of .npy files")
+    return _by_plain_name(tables), {shown(file.name): sha256_of(file) for file in files}, names
+
+
+def _of_zarr(
+    config: SourceConfig, progress: Progress
+) -> tuple[dict[str, StoredArray], dict[str, str], list[str]]:
+    """`_tables` of a zarr store; the sums are of the unpacked values."""
+    from data_pipeline.sources.zarr_files import open_zarr
+
+    asked = {
+        field: kind
+        for field, kind in ((config.image_field, "images"), (config.label_field, "labels"))
+        if field is not None
+    }
+
+    def wanted(name: str) -> bool:
+        return _wanted(name) if not asked else name in asked or _plain(name) == "classes"
+
+    tables, names = open_zarr(config.path, wanted, progress.say)
+    for name in asked:
+        if name not in tables:
+            found = ", ".join(map(shown, names[:20]))
+            raise UserError(f"{config.path}: no array {name}; there are {found}")
+    sums = {shown(name): table.sha256() for name, table in tables.items()}
+    return _by_plain_name({asked.get(name, name): t for name, t in tables.items()}), sums, names
+
+
+def _by_plain_name(tables: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
     for table in tables.values():
         if 0 in table.shape:
             raise UserError(f"{table.where}: shape {table.shape} holds no images and no labels")
-    plain = {_plain(name): table for name, table in tables.items()}
-    return plain, {shown(file.name): sha256_of(file) for file in files}, names
+    return {_plain(name): table for name, table in tables.items()}
 
 
 def _plain(name: str) -> str:
@@ -276,6 +312,25 @@ def _image_shape(images: StoredArray) -> tuple[int, int, int]:
     return (third, first, second) if _channels_last(images) else (first, second, third)
 
 
+def _axes(images: StoredArray) -> Iterator[str]:
+    """What is said of the axes where another reading of them could be meant."""
+    shape = ", ".join(map(str, images.shape[1:]))
+    last = images.shape[-1]
+    if len(images.shape) == 3:
+        if last in (1, 3):
+            yield (
+                f"shape (n, {shape}) is read as (n, H, W): grey images {last} pixels wide, not as one "
+                f"image of {last} channels"
+            )
+        return
+    order = "(n, H, W, C)" if _channels_last(images) else "(n, C, H, W)"
+    channels = _image_shape(images)[0]
+    if channels not in (1, 3):
+        yield f"shape (n, {shape}) is taken as images of {channels} channels, {order}"
+    elif images.shape[1] in (1, 3) and last in (1, 3):
+        yield f"shape (n, {shape}) could be read in two ways; it is read as {order}"
+
+
 def _rows_of(images: StoredArray) -> int:
     """Images in a chunk."""
     if images.nbytes <= _CHUNK:
@@ -303,9 +358,7 @@ def _scales(
     scales = {dtype: scale_for(config.scale, tally, str(path)) for dtype, tally in tallies.items()}
     lines = [said(tally, scales[dtype], str(path)) for dtype, tally in tallies.items()]
     of_part = {p: scales[a["images"].dtype.newbyteorder("=")] for p, a in found.items()}
-    channels = next(iter(shapes.values()))[0]
-    if channels not in (1, 3):
-        lines.insert(0, f"{path}: taken as images of {channels} channels")
+    lines[:0] = {f"{path}: {line}" for a in found.values() for line in _axes(a["images"])}
     pairs = [(tally, scales[dtype]) for dtype, tally in tallies.items()]
     kept, line = kept_as(config.dtype, pairs, str(path))
     return of_part, kept, [line for line in [*lines, line] if line]

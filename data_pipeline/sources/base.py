@@ -31,12 +31,15 @@ DATASETS = (
     "tiff",
     "webdataset",
     "parquet",
+    "zarr",
     "cifar10",
     "cifar100",
     "svhn",
     "stl10",
     "usps",
 )
+OF_USER = ("folder", "npz", "tiff", "webdataset", "parquet", "zarr")
+"""Kinds of source that hold whatever the user has."""
 NEED_SOURCE = DATASETS[DATASETS.index("folder") :]
 SOURCES = "vae_dist.sources"  # the entry points of more sets
 
@@ -51,7 +54,7 @@ class SourceConfig:
         tyro.conf.arg(aliases=["--dataset-type"]),
     ] = "fmnist"
     """mnist, fmnist, kmnist, emnist-letters, emnist-balanced, digits; from --source: folder (of
-    images), npz (arrays), tiff, webdataset, parquet, cifar10, cifar100, svhn, stl10, usps."""
+    images), npz (arrays), tiff, webdataset, parquet, zarr, cifar10, cifar100, svhn, stl10, usps."""
     source: str | None = None
     """Folder with the raw files, folder of images, or file, or its address (s3://, gs://, hf://,
     https:// of a file), which is brought to TMPDIR first; searched alone if given."""
@@ -74,10 +77,10 @@ class SourceConfig:
     labels: str | None = None
     """folder: .csv, .parquet or .jsonl file with a row an image: its file name and its label."""
     image_field: str | None = None
-    """Which column of --labels or of a parquet file, or which member of a webdataset's samples
-    (png, input.jpg …), is the image or its file name; guessed, and said, if not given."""
+    """Which column of --labels or of a parquet file, which array of a zarr store, or which member
+    of a webdataset's samples (png, input.jpg …), is the image or its file name; guessed, and said, if not given."""
     label_field: str | None = None
-    """Which column or member is the label (json:KEY for a key of a JSON member)."""
+    """Which column, array or member is the label (json:KEY for a key of a JSON member)."""
     on_bad_image: Annotated[str, OneOf("skip", "fail")] = "skip"
     """folder: skip files that are no readable image, reported and counted, or fail."""
     scale: str = "auto"

@@ -131,7 +131,7 @@ def is_file(url: str) -> bool:
 def name_of(url: str) -> str:
     """Name of the file, without its ending, or of the folder at an address."""
     name = _name(url)
-    return PurePosixPath(name).stem if is_file(url) else name
+    return PurePosixPath(name).stem if is_file(url) else name.removesuffix(".zarr")
 
 
 def _remove(folder: str, owner: int) -> None:

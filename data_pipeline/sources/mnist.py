@@ -24,6 +24,7 @@ from data_pipeline.progress import Progress
 from data_pipeline.sources.base import SourceConfig, SourceData
 from data_pipeline.sources.download import DownloadError, download, download_folder, sum_fault
 from data_pipeline.sources.idx import GZIP_MAGIC, read_idx
+from data_pipeline.sources.kinds import kind_of
 from data_pipeline.sources.known import FAMILIES, ROLES, Family, RawFile
 
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
@@ -73,6 +74,11 @@ def _find(config: SourceConfig, family: Family, progress: Progress) -> Found:
         folder = config.path
         found = _read_folder(folder, family, config.check_sums)
         if found is None:
+            if kind := kind_of(folder):
+                raise UserError(
+                    f"--source {config.source}: --dataset {config.dataset} reads "
+                    f"{family.files[0].name} and the like, of which none is there; Fix: --dataset {kind}"
+                )
             raise UserError(
                 f"--source {config.source}: {_missing(folder, family)}; "
                 f"need {', '.join(f.name for f in family.files)} (or .gz)"

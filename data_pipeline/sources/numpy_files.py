@@ -7,6 +7,7 @@ unpacked once, into memory or a temporary file.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import os
@@ -82,6 +83,14 @@ class StoredArray:
     def whole(self) -> np.ndarray:
         """All rows."""
         return self.rows(0, len(self))
+
+    def sha256(self) -> str:
+        """SHA-256 of type, shape and values."""
+        digest = hashlib.sha256(f"{self.dtype.str} {self.shape}".encode())
+        step = max(1, _CHUNK * len(self) // max(1, self.nbytes))
+        for start in range(0, len(self), step):
+            digest.update(self.rows(start, min(start + step, len(self))).tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def _loaded(self) -> np.ndarray:

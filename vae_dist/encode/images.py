@@ -20,18 +20,13 @@ from data_pipeline.redact import shown
 from data_pipeline.remote.reading import is_remote, join, read_small
 from data_pipeline.sources import SourceConfig, SourceData, load_source
 from data_pipeline.sources.elsewhere import Brought, is_file
+from data_pipeline.sources.kinds import kind_of
 from data_pipeline.values import Values
 from vae_dist.encode.rows import Chunk, Piece, Rows
 from vae_dist.run.trained import Run
 
 BLOCK_BYTES = 1 << 20
 MAX_NAMES_BYTES = 1 << 30
-KINDS = {
-    **dict.fromkeys((".npy", ".npz"), "npz"),
-    ".tar": "webdataset",
-    ".parquet": "parquet",
-    **dict.fromkeys((".tif", ".tiff"), "tiff"),
-}
 
 
 class FolderRows(Rows):
@@ -205,19 +200,14 @@ def _is_data_folder(path: str, local: Path) -> bool:
 
 def _kind(path: Path) -> str:
     """Which kind of source a file or a folder is, by the endings of names."""
-    if path.is_file():
-        return KINDS.get(path.suffix.lower(), "npz")
-    for suffix in (".npy", ".tar", ".parquet"):
-        if any(path.glob(f"*{suffix}")):
-            return KINDS[suffix]
-    return "folder"
+    return kind_of(path) or ("npz" if path.is_file() else "folder")
 
 
 def _load(
     path: Path, image_shape: tuple[int, int, int], progress: Progress, options: dict[str, Any]
 ) -> SourceData:
     kind = _kind(path)
-    if kind != "npz":
+    if kind not in ("npz", "zarr"):
         channels, height, width = image_shape
         if channels in (1, 3):
             options = {**options, "color": "grey" if channels == 1 else "rgb"}
