@@ -39,7 +39,7 @@ class TrainingDataConfig:
     """A data folder that `vae-dist prepare` wrote: a path or a URL. Without it data/DATASET is
     used, and prepared first if it is not there."""
     dataset: Annotated[str, arg(aliases=["--dataset-type"])] = "fmnist"
-    """fmnist, mnist, kmnist, emnist-letters, emnist-balanced or digits."""
+    """fmnist, mnist, kmnist, emnist-letters (or another of EMNIST) or digits."""
     source: str | None = None
     """Folder of the raw files, to prepare from."""
 

@@ -72,17 +72,17 @@ def without_effect(config: SourceConfig) -> Iterator[str]:
     """Flags that were given and mean nothing to this kind of source."""
     if config.dataset not in DATASETS:
         return  # an installed package reads what it likes
-    pictures = ("folder", "tiff", "webdataset", "parquet")
+    pictures = ("folder", "tiff", "webdataset", "parquet", "celeba")
     readers = {
         "labels": ("folder", "tiff"),
-        "image_field": (*pictures, "zarr"),
+        "image_field": (*pictures[:-1], "zarr"),
         "label_field": (*pictures, "zarr"),
         "source": tuple(name for name in DATASETS if name != "digits"),
         "image_size": pictures,
         "color": pictures,
         "on_bad_image": pictures,
-        "scale": OF_USER,
-        "dtype": OF_USER,
+        "scale": (*OF_USER, "celeba"),
+        "dtype": (*OF_USER, "celeba"),
         "test_fraction": (*OF_USER, "digits"),
     }
     for field in fields(config):
@@ -119,6 +119,10 @@ def _loader_of(dataset: str) -> Callable[[SourceConfig, Progress], SourceData]:
         from data_pipeline.sources.parquet import load_parquet
 
         return load_parquet
+    if dataset == "celeba":
+        from data_pipeline.sources.celeba import load_celeba
+
+        return load_celeba
     if dataset in ("cifar10", "cifar100", "svhn", "stl10", "usps"):
         from data_pipeline.sources.published import load_published
 

@@ -25,6 +25,10 @@ DATASETS = (
     "kmnist",
     "emnist-letters",
     "emnist-balanced",
+    "emnist-digits",
+    "emnist-mnist",
+    "emnist-bymerge",
+    "emnist-byclass",
     "digits",
     "folder",
     "npz",
@@ -37,6 +41,7 @@ DATASETS = (
     "svhn",
     "stl10",
     "usps",
+    "celeba",
 )
 OF_USER = ("folder", "npz", "tiff", "webdataset", "parquet", "zarr")
 """Kinds of source that hold whatever the user has."""
@@ -53,8 +58,9 @@ class SourceConfig:
         OneOf(*DATASETS, more=partial(installed, SOURCES)),
         tyro.conf.arg(aliases=["--dataset-type"]),
     ] = "fmnist"
-    """mnist, fmnist, kmnist, emnist-letters, emnist-balanced, digits; from --source: folder (of
-    images), npz (arrays), tiff, webdataset, parquet, zarr, cifar10, cifar100, svhn, stl10, usps."""
+    """mnist, fmnist, kmnist, emnist-letters (-balanced, -digits, -mnist, -bymerge, -byclass), digits; from --source: folder (of
+    images), npz (arrays), tiff, webdataset, parquet, zarr, cifar10, cifar100, svhn, stl10, usps,
+    celeba."""
     source: str | None = None
     """Folder with the raw files, folder of images, or file, or its address (s3://, gs://, hf://,
     https:// of a file), which is brought to TMPDIR first; searched alone if given."""

@@ -54,7 +54,7 @@ def _mnist_files(*sums: str, packed: bool = False) -> tuple[RawFile, ...]:
     return tuple(RawFile(n, **{key: s}) for n, s in zip(names, sums, strict=True))
 
 
-def _emnist_files(split: str, *sums: str) -> tuple[RawFile, ...]:
+def _emnist_files(split: str, *sums: str | None) -> tuple[RawFile, ...]:
     names = [
         f"emnist-{split}-{part}-{kind}-ubyte"
         for part in ("train", "test")
@@ -63,8 +63,24 @@ def _emnist_files(split: str, *sums: str) -> tuple[RawFile, ...]:
     return tuple(RawFile(n, packed=s) for n, s in zip(names, sums, strict=True))
 
 
+def _emnist(split: str, classes: tuple[str, ...], *sums: str, first_label: int = 0) -> Family:
+    """One of EMNIST's sets; of those without sums only that of the archive is known."""
+    return Family(
+        files=_emnist_files(split, *(sums or (None,) * 4)),
+        classes=classes,
+        torchvision="EMNIST",
+        folders=("/usr/share/datasets/emnist",),
+        archive="gzip.zip",
+        archive_packed="909a2a39c5e86bdd7662425e9b9c4a49bb582bf8d0edad427f3c3a9d0c6f7259",
+        first_label=first_label,
+        transposed=True,
+    )
+
+
 _DIGITS = tuple("0123456789")
 _UPPER = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_MERGED = (*_DIGITS, *_UPPER, *"abdefghnqrt")
+"""Of letters that look alike in both cases, one class."""
 
 FAMILIES = {
     "mnist": Family(
@@ -115,35 +131,25 @@ FAMILIES = {
         mirrors=("https://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
         folders=("/usr/share/datasets/kmnist",),
     ),
-    "emnist-letters": Family(
-        files=_emnist_files(
-            "letters",
-            "6288f418a917e007bf5fddb823a2dc7a5c6a35031401b93292a539cb12bd881f",
-            "9759af91ea6bccdf07a6040fd085861f2ec88e37f7c3f5760f6feb57106fbe5c",
-            "50f0e93d75b99b463e9760b8345866f22587fa2c2fba472730a5ba09c693412d",
-            "924955c31fe7fd809b7303b5c0141282955f4b8390c74cdfd5d80435e0f4b4cb",
-        ),
-        classes=_UPPER,
-        torchvision="EMNIST",
-        folders=("/usr/share/datasets/emnist",),
-        archive="gzip.zip",
-        archive_packed="909a2a39c5e86bdd7662425e9b9c4a49bb582bf8d0edad427f3c3a9d0c6f7259",
+    "emnist-letters": _emnist(
+        "letters",
+        _UPPER,
+        "6288f418a917e007bf5fddb823a2dc7a5c6a35031401b93292a539cb12bd881f",
+        "9759af91ea6bccdf07a6040fd085861f2ec88e37f7c3f5760f6feb57106fbe5c",
+        "50f0e93d75b99b463e9760b8345866f22587fa2c2fba472730a5ba09c693412d",
+        "924955c31fe7fd809b7303b5c0141282955f4b8390c74cdfd5d80435e0f4b4cb",
         first_label=1,
-        transposed=True,
     ),
-    "emnist-balanced": Family(
-        files=_emnist_files(
-            "balanced",
-            "74295e75e4e9fa2c102147460ee7eb763653d5132d883a84fb88932bfb8d2db4",
-            "b46d41e5156a0a8aaaa4d18979fdd1588850fa8571018acffd5d93b325a7d6ed",
-            "117fc12b015e37ea98bfb2cbba3f77c3782c056cdbd219b87abfc8661d7135db",
-            "a67cac948379b67270b9a4d0a01c8ec661598accf2f2b1964340b7c83cb175cd",
-        ),
-        classes=(*_DIGITS, *_UPPER, *"abdefghnqrt"),
-        torchvision="EMNIST",
-        folders=("/usr/share/datasets/emnist",),
-        archive="gzip.zip",
-        archive_packed="909a2a39c5e86bdd7662425e9b9c4a49bb582bf8d0edad427f3c3a9d0c6f7259",
-        transposed=True,
+    "emnist-balanced": _emnist(
+        "balanced",
+        _MERGED,
+        "74295e75e4e9fa2c102147460ee7eb763653d5132d883a84fb88932bfb8d2db4",
+        "b46d41e5156a0a8aaaa4d18979fdd1588850fa8571018acffd5d93b325a7d6ed",
+        "117fc12b015e37ea98bfb2cbba3f77c3782c056cdbd219b87abfc8661d7135db",
+        "a67cac948379b67270b9a4d0a01c8ec661598accf2f2b1964340b7c83cb175cd",
     ),
+    "emnist-digits": _emnist("digits", _DIGITS),
+    "emnist-mnist": _emnist("mnist", _DIGITS),
+    "emnist-bymerge": _emnist("bymerge", _MERGED),
+    "emnist-byclass": _emnist("byclass", (*_DIGITS, *_UPPER, *map(str.lower, _UPPER))),
 }

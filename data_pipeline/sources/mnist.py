@@ -42,7 +42,11 @@ def load_mnist_family(config: SourceConfig, progress: Progress) -> SourceData:
     arrays, origin, files = _find(config, family, progress)
     unchecked = [name for name, facts in files.items() if not facts["checked"]]
     if unchecked:
-        why = "no sum is published for them unpacked" if config.check_sums else "--check-sums False"
+        why = (
+            "no sum is published for them as they are"
+            if config.check_sums
+            else "--check-sums False"
+        )
         progress.say(f"{origin}: {', '.join(unchecked)} not checked: {why}")
     splits = {split: _arrays(arrays, split, family, origin) for split in ("train", "test")}
     counts = ", ".join(f"{len(part.labels)} {split}" for split, part in splits.items())

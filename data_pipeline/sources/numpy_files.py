@@ -146,7 +146,7 @@ def open_npz(path: Path, wanted: Callable[[str], bool]) -> tuple[dict[str, Store
     where = str(path)
     with (
         files_of_user(f"{path}: cannot be read"),
-        _damaged(where),
+        zip_faults(where),
         zipfile.ZipFile(path) as archive,
     ):
         members = {
@@ -230,7 +230,7 @@ def _array(file: IO[bytes], size: int, where: str, path: Path) -> StoredArray:
 
 
 @contextmanager
-def _damaged(where: str) -> Iterator[None]:
+def zip_faults(where: str) -> Iterator[None]:
     """Name the file where Python's zip reader finds it damaged."""
     try:
         yield

@@ -206,7 +206,8 @@ def _small_emnist(split: str, first_label: int, classes: int) -> dict[str, bytes
 
 
 @pytest.mark.parametrize(
-    ("split", "first_label", "classes"), [("letters", 1, 26), ("balanced", 0, 47)]
+    ("split", "first_label", "classes"),
+    [("letters", 1, 26), ("balanced", 0, 47), ("digits", 0, 10), ("byclass", 0, 62)],
 )
 def test_emnist_comes_out_of_its_archive(server, tmp_path, split, first_label, classes):
     files = _small_emnist(split, first_label, classes)

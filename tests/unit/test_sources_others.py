@@ -7,6 +7,7 @@ import json
 import pickle
 import struct
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -387,3 +388,87 @@ def test_any_number_of_channels_in_arrays(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((4, 7, 9, 7), np.uint8))
     with pytest.raises(UserError, match=r"which axis is the channels"):
         _load("npz", tmp_path / "x.npy")
+
+
+def _celeba(root: Path, form: str) -> np.ndarray:
+    """Twelve faces: as the authors publish them, or as Kaggle does; the value of each."""
+    values = np.arange(12) * 20 + 10
+    names = [f"{n + 1:06d}.jpg" for n in range(12)]
+    parts = [0] * 6 + [1] * 2 + [2] * 4
+    smiles = [1 if n % 3 else -1 for n in range(12)]
+    root.mkdir(parents=True)
+    if form == "kaggle":
+        rows = [f"{name},{part}" for name, part in zip(names, parts, strict=True)]
+        (root / "list_eval_partition.csv").write_text("\n".join(["image_id,partition", *rows]))
+        rows = [f"{name},-1,{smile}" for name, smile in zip(names, smiles, strict=True)]
+        (root / "list_attr_celeba.csv").write_text("\n".join(["image_id,Bald,Smiling", *rows]))
+        (root / "img_align_celeba" / "img_align_celeba").mkdir(parents=True)
+        for name, value in zip(names, values, strict=True):
+            place = root / "img_align_celeba" / "img_align_celeba" / name
+            place.write_bytes(_picture(int(value), "jpeg"))
+        return values
+    rows = [f"{name} {part}" for name, part in zip(names, parts, strict=True)]
+    (root / "celeba").mkdir()
+    (root / "celeba" / "list_eval_partition.txt").write_text("\n".join(rows) + "\n")
+    rows = [f"{name} -1  {smile}" for name, smile in zip(names, smiles, strict=True)]
+    text = "\n".join(["12", "Bald Smiling ", *rows])
+    (root / "celeba" / "list_attr_celeba.txt").write_text(text)
+    with zipfile.ZipFile(root / "celeba" / "img_align_celeba.zip", "w", zipfile.ZIP_DEFLATED) as z:
+        for name, value in zip(names, values, strict=True):
+            z.writestr(f"img_align_celeba/{name}", _picture(int(value), "jpeg"))
+    return values
+
+
+@pytest.mark.parametrize("form", ["zip", "kaggle"])
+def test_celeba_and_an_attribute(tmp_path, form):
+    values = _celeba(tmp_path / "set", form)
+    data, said = _load("celeba", tmp_path / "set", label_field="Smiling")
+    train, test = data.splits["train"], data.splits["test"]
+    found = np.concatenate([train.images[:], test.images[:]])
+    np.testing.assert_allclose(found.mean((1, 2, 3)), values, atol=1)
+    assert "2 images of val join train" in said
+    assert data.classes == ["not Smiling", "Smiling"]
+    assert [*train.labels, *test.labels] == [1 if n % 3 else 0 for n in range(12)]
+    assert data.names["test"][0] == "000009.jpg"
+    without, said = _load("celeba", tmp_path / "set", image_size=4)
+    assert "--label-field Smiling takes one of the 40" in said
+    assert without.classes == []
+    assert without.splits["train"].images.shape == (8, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        ("attribute", "--label-field Hat: list_attr_celeba.txt has Bald, Smiling"),
+        ("partition", "not a list of pictures and 0, 1 or 2"),
+        ("values", "000001.jpg has 1 values"),
+        ("zip", "damaged"),
+        ("none", "no list_eval_partition.txt or .csv there"),
+        ("pictures", "no img_align_celeba.zip, nor a folder"),
+    ],
+)
+def test_a_damaged_celeba_is_one_line(tmp_path, damage, word):
+    root = tmp_path / "set"
+    _celeba(root, "zip")
+    place = root / "celeba"
+    if damage == "partition":
+        (place / "list_eval_partition.txt").write_text("000001.jpg 7\n")
+    elif damage == "values":
+        (place / "list_attr_celeba.txt").write_text("1\nBald Smiling\n000001.jpg 1\n")
+    elif damage == "zip":
+        packed = place / "img_align_celeba.zip"
+        packed.write_bytes(packed.read_bytes()[:-30])
+    elif damage == "none":
+        (place / "list_eval_partition.txt").unlink()
+    elif damage == "pictures":
+        (place / "img_align_celeba.zip").unlink()
+    with pytest.raises(UserError, match=word):
+        _load("celeba", root, label_field="Hat" if damage == "attribute" else "Smiling")
+
+
+def test_pictures_of_celeba_that_are_not_there_are_counted(tmp_path):
+    _celeba(tmp_path / "set", "kaggle")
+    (tmp_path / "set" / "img_align_celeba" / "img_align_celeba" / "000002.jpg").unlink()
+    data, said = _load("celeba", tmp_path / "set")
+    assert len(data.splits["train"].labels) == 7
+    assert "skipped 000002.jpg: is not there" in said
