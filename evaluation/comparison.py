@@ -26,6 +26,7 @@ from evaluation.results.records import Results, Row, RunInfo
 from evaluation.runs import Encoded
 from evaluation.stages import cost, cost_of
 from evaluation.state import Evaluation
+from evaluation.team import Team
 from vae_dist.run.trained import Run
 
 UNITS = {
@@ -51,6 +52,7 @@ class Comparison:
         rows = reference_rows(*test.shape, seed)
         reference = self.backends.put(test.take(rows))
         self.measure = Measure(self.protocol, self.backends, reference, rows)
+        self.team = Team(self.backends, evaluation.world, evaluation.out, evaluation.wait)
         self.methods = Methods(
             self.backends,
             self.stages,
@@ -60,6 +62,7 @@ class Comparison:
             data_key=results.data_fingerprint,
             dims=self.config.dims,
             seed=seed,
+            team=self.team,
         )
         self.records = evaluation.cache  # of figures
         if evaluation.leads:
@@ -67,7 +70,12 @@ class Comparison:
 
     def carry_out(self, encoded: list[Encoded]) -> None:
         """Fill the results and write every array; the processes share the figures."""
-        items = self._embeddings(encoded) if self.evaluation.leads else []
+        items = []
+        if self.evaluation.leads:
+            items = self._embeddings(encoded)
+            self.team.dismiss()
+        else:
+            self.team.serve()
         self._plan(items)
         self._share_figures(items)
         for item in items:
@@ -142,6 +150,7 @@ class Comparison:
         self.evaluation.wait()
         if self.evaluation.leads:
             plan.unlink()
+            self.team.clear()
 
     def _arrays(self, name: str, item: Item | None) -> tuple[Any, Any]:
         """An embedding, from memory or from the evaluation folder."""

@@ -30,6 +30,7 @@ from evaluation.pixel_pca import PixelPca, project
 from evaluation.pixels import Pixels
 from evaluation.results.records import Embedding, NotMade
 from evaluation.stages import Stages, cost, cost_arrays, cost_of
+from evaluation.team import Team
 
 GRAPH_NEIGHBOURS = 5
 MOST_RAW_BYTES = 10**9  # float32 training pixels up to this size are compared as they are
@@ -54,6 +55,8 @@ class Methods:
         Hash of the images.
     dims : sequence of int
     seed : int
+    team : Team, optional
+        The processes that share the work; this one alone if not given.
     """
 
     def __init__(
@@ -67,8 +70,10 @@ class Methods:
         data_key: str,
         dims: tuple[int, ...],
         seed: int,
+        team: Team | None = None,
     ) -> None:
         self.backends, self.stages, self.cache = backends, stages, cache
+        self.team = team or Team(backends)
         self.pixels = PixelPca(backends, stages, cache, train, test, data_key)
         self.data_key, self.dims, self.seed = data_key, dims, seed
         self.where = self.pixels.where
@@ -259,11 +264,11 @@ class Methods:
             name = f"{method}-{run}" if run else method
             with self.stages.stage("neighbour graph", name) as search:
                 arguments = (train, test, k, self.seed)
-                graph, search.backend, note = self.backends.run("graph", *arguments)
+                graph, search.backend, note = self.team.graph(*arguments)
                 search.note = "; ".join(filter(None, [graph.note, note]))
             with self.stages.stage("umap", name) as record:
                 record.note = "dimensions " + ", ".join(str(one.dim) for one in missing)
-                found, record.backend, note = self.backends.run("umap", train, test, graph, missing)
+                found, record.backend, note = self.team.umap(train, test, graph, missing)
                 record.note = "; ".join(filter(None, [record.note, note]))
             by_dim = {one.dim: made for one, made in zip(missing, found, strict=True)}
             graph_note = graph.note
@@ -285,7 +290,7 @@ class Methods:
                 "graph": str(arrays["graph"]),
                 "fitted_on": "train",
                 "test": "transform",
-                "threads": THREADS[made["backend"]],
+                "threads": THREADS.get(made["backend"], "by process"),
             }
             yield self._item(method, one.dim, own, other, key, parameters, run, **made)
 

@@ -10,7 +10,7 @@ if __name__ == "__main__":  # a launcher runs this file: put the project, not la
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
             config,
             world=World(state.process_index, state.num_processes),
             device=str(state.device),
-            wait=state.wait_for_everyone,
+            wait=_patient_wait(state.num_processes),
             agree=_agree,
             tell=tell,
         )
@@ -176,6 +176,21 @@ def print_table(results: Results) -> None:
 
 def _figure(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _patient_wait(processes: int) -> Callable[[], None]:
+    """A barrier that waits as long as the first process works: UMAP of a large set takes hours.
+
+    A process that dies closes its connections and so ends the others' wait at once.
+    """
+    if processes == 1:
+        return lambda: None
+    from datetime import timedelta
+
+    from torch import distributed
+
+    group = distributed.new_group(backend="gloo", timeout=timedelta(days=30))
+    return lambda: distributed.barrier(group=group)
 
 
 def _agree(fault: str) -> str:

@@ -19,7 +19,7 @@ from evaluation.backends.cuml import CumlBackend
 from evaluation.stages import Stages
 
 CHOICES = ("auto", "cuml", "cpu")
-STAGES = ("standardise", "pca", "graph", "umap", "search", "trustworthiness")
+STAGES = ("standardise", "pca", "graph", "graph_part", "umap", "search", "trustworthiness")
 
 
 class Backends:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipeline.order import World
 from evaluation.backends.pca import Pca, fit_pca
-from evaluation.backends.search import EXACT_BELOW, Graph, neighbour_graph
+from evaluation.backends.search import (
+    EXACT_BELOW,
+    Graph,
+    lay_out,
+    neighbour_graph,
+    search_part,
+)
 from evaluation.backends.voting import search_cpu
 from evaluation.pixels import Pixels
 
@@ -71,20 +79,22 @@ class CpuBackend:
         return fit_pca(rows, components)
 
     def graph(self, train: Any, test: Any, k: int, seed: int) -> Graph:
-        """The neighbour graph that UMAP needs, in every dimension.
-
-        A large search leaves Python's lock alone for most of its time; umap-learn is imported
-        and compiles itself meanwhile, which takes about as long.
-        """
+        """The neighbour graph that UMAP needs, in every dimension."""
         train, test = self.put(train), self.put(test)
-        if len(train) <= EXACT_BELOW:
+        with _umap_compiled(k, len(train)):
             return neighbour_graph(train, test, k, seed=seed)
-        with warnings.catch_warnings(), ThreadPoolExecutor(1) as pool:
-            warnings.simplefilter("ignore")
-            compiled = pool.submit(_compile_umap, k)
-            graph = neighbour_graph(train, test, k, seed=seed)
-            compiled.result()
-        return graph
+
+    def layout(self, train: np.ndarray, test: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        """Cells of images, which processes share out among them for `graph_part`."""
+        return lay_out(train, test, seed=seed)
+
+    def graph_part(
+        self, train: Any, test: Any, k: int, layout: dict[str, np.ndarray], world: World
+    ) -> dict[str, np.ndarray]:
+        """This process's part of the neighbour graph, for `join_graph`."""
+        train, test = self.put(train), self.put(test)
+        with _umap_compiled(k, len(train)):
+            return search_part(train, test, k, layout, world)
 
     def umap(
         self, train: Any, test: Any, graph: Graph, wanted: Sequence[UmapSettings]
@@ -134,6 +144,22 @@ def _threads_can_share_umap() -> bool:
     # The first parallel loop picks the layer. This one is needed anyway, with these very types.
     umap_.smooth_knn_dist(np.ones((2, 2), np.float32), 2.0, local_connectivity=1.0)
     return numba.threading_layer() != "workqueue"
+
+
+@contextmanager
+def _umap_compiled(k: int, images: int) -> Iterator[None]:
+    """Have umap-learn imported and compiled while a large search goes on, which takes about as long.
+
+    The search leaves Python's lock alone for most of its time.
+    """
+    if images <= EXACT_BELOW:
+        yield
+        return
+    with warnings.catch_warnings(), ThreadPoolExecutor(1) as pool:
+        warnings.simplefilter("ignore")
+        compiled = pool.submit(_compile_umap, k)
+        yield
+        compiled.result()
 
 
 def _compile_umap(k: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.order import World
 from evaluation.backends.cpu import Embedded, UmapSettings, timed_fit
 from evaluation.backends.pca import Pca
 from evaluation.backends.search import Graph, make_graph
@@ -77,6 +78,20 @@ class CumlBackend:
         distance, index = self._query(model, rows, k)
         test_distance, test_index = self._query(model, self.put(test), k)
         return make_graph(distance, index, test_distance, test_index, 1.0, "all pairs")
+
+    def graph_part(
+        self, train: Any, test: Any, k: int, layout: dict[str, np.ndarray], world: World
+    ) -> dict[str, np.ndarray]:
+        """The same of the images in this process's cells, whose neighbours lie in any cell."""
+        rows, found = self.put(train), {}
+        model = self._neighbours(rows, k)
+        for split, images in (("train", rows), ("test", self.put(test))):
+            own = np.flatnonzero(layout[f"{split}_cell"] % world.size == world.rank)
+            if len(own):
+                distance, index = self._query(model, images[self.cupy.asarray(own)], k)
+                found |= {f"{split}/rows": own, f"{split}/index": index}
+                found[f"{split}/distance"] = distance
+        return found
 
     def umap(
         self, train: Any, test: Any, graph: Graph, wanted: Sequence[UmapSettings]

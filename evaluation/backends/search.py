@@ -7,11 +7,14 @@ a neighbour is missed only where its cell was not looked at, and `recall` measur
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from data_pipeline.order import World
 
 EXACT_BELOW = 8192  # up to this number of points everything is compared with everything
 
@@ -31,61 +34,109 @@ class Graph:
     note: str
 
 
-class Cells:
-    """Points in cells around k-means centres.
+Arrays = dict[str, np.ndarray]
+
+
+def lay_out(train: np.ndarray, test: np.ndarray, *, seed: int, probes: int = 16) -> Arrays:
+    """Cells around k-means centres, and the cell of every image.
 
     Parameters
     ----------
-    points : Tensor
-        (n, d) float32.
-    cells : int
-        1 compares everything with everything.
-    probes : int
-        Cells that are looked at for each query.
+    train, test : numpy.ndarray
+        (n, d) and (m, d), float32.
     seed : int
+    probes : int
+        Cells looked at for each image, of one for about 250 images.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray, int64
+        ``near`` (c, probes), the cells nearest to each cell, itself first; ``train_cell`` (n,) and
+        ``test_cell`` (m,). Of up to `EXACT_BELOW` training images one cell.
     """
+    points, queries = torch.from_numpy(train), torch.from_numpy(test)
+    centre = points.mean(0)
+    points = points - centre
+    cells = 1 if len(points) <= EXACT_BELOW else len(points) // 250
+    centroids = _kmeans(points, cells, torch.Generator().manual_seed(seed))
+    near = torch.cdist(centroids, centroids).topk(min(probes, cells), largest=False).indices
+    return {
+        "near": near.numpy(),
+        "train_cell": _cell_of(points, centroids).numpy(),
+        "test_cell": _cell_of(queries - centre, centroids).numpy(),
+    }
 
-    def __init__(self, points: Tensor, *, cells: int, probes: int, seed: int) -> None:
-        self.centre = points.mean(0)
-        self.points = points - self.centre
-        self.norms = self.points.square().sum(1)
-        generator = torch.Generator().manual_seed(seed)
-        self.centroids = _kmeans(self.points, cells, generator)
-        member = self._cell_of(self.points)
-        order = member.argsort(stable=True)
-        counts = torch.bincount(member, minlength=cells)
-        self.members = order.split(counts.tolist())
-        near = torch.cdist(self.centroids, self.centroids)
-        self.near = near.topk(min(probes, cells), largest=False).indices.tolist()
 
-    def _cell_of(self, points: Tensor) -> Tensor:
-        half = self.centroids.square().sum(1) / 2
-        return torch.cat(
-            [(half - part @ self.centroids.T).argmin(1) for part in points.split(8192)]
-        )
+def search_part(
+    train: np.ndarray,
+    test: np.ndarray,
+    k: int,
+    layout: Arrays,
+    world: World,
+) -> Arrays:
+    """Nearest training images of the images in this process's cells.
 
-    def query(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Squared distances (q, k), ascending, and indices (q, k)."""
-        queries = queries - self.centre
-        distance = queries.new_full((len(queries), k), torch.inf)
-        index = torch.zeros(len(queries), k, dtype=torch.long)
-        cell_of = self._cell_of(queries)
-        for cell, near in enumerate(self.near):
-            mine = (cell_of == cell).nonzero()[:, 0]
-            candidates = torch.cat([self.members[other] for other in near])
-            if not len(mine):
-                continue
-            while len(candidates) < k:  # tiny cells: look further
-                near = list(range(len(self.members)))
-                candidates = torch.cat([self.members[other] for other in near])
-            there, norms = self.points[candidates], self.norms[candidates]
-            for part in mine.split(4096):
-                here = queries[part]
-                found = torch.addmm(norms[None], here, there.T, alpha=-2)
-                value, column = found.topk(k, largest=False)
-                distance[part] = value + here.square().sum(1)[:, None]
-                index[part] = candidates[column]
-        return distance.clamp(min=0), index
+    A cell is searched by the same matrix products on any number of processes, so that the same
+    bits are found.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        ``SPLIT/rows`` (q,), ``SPLIT/index`` (q, k) and ``SPLIT/distance`` (q, k) of both splits.
+    """
+    points, queries = torch.from_numpy(train), torch.from_numpy(test)
+    centre, near = points.mean(0), layout["near"].tolist()
+    points = points - centre
+    norms = points.square().sum(1)
+    own = torch.from_numpy(layout["train_cell"])
+    counts = torch.bincount(own, minlength=len(near))
+    members = own.argsort(stable=True).split(counts.tolist())
+    found: dict[str, list[Tensor]] = {}
+    cells = {
+        "train": (points, own),
+        "test": (queries - centre, torch.from_numpy(layout["test_cell"])),
+    }
+    for cell in range(world.rank, len(near), world.size):
+        candidates = torch.cat([members[other] for other in near[cell]])
+        if len(candidates) < k:  # tiny cells: look further
+            candidates = torch.cat(members)
+        there, lengths = points[candidates], norms[candidates]
+        for split, (images, cell_of) in cells.items():
+            for rows in (cell_of == cell).nonzero()[:, 0].split(4096):
+                here = images[rows]
+                value, column = torch.addmm(lengths[None], here, there.T, alpha=-2).topk(
+                    k, largest=False
+                )
+                square = (value + here.square().sum(1)[:, None]).clamp(min=0)
+                for name, part in (
+                    ("rows", rows), ("index", candidates[column]), ("distance", square.sqrt()),
+                ):  # fmt: skip
+                    found.setdefault(f"{split}/{name}", []).append(part)
+    return {name: torch.cat(parts).numpy() for name, parts in found.items()}
+
+
+def join_graph(train: np.ndarray, parts: Sequence[Arrays], layout: Arrays, *, seed: int) -> Graph:
+    """The graph that processes found in parts."""
+    whole = {}
+    for split in ("train", "test"):
+        held = [part for part in parts if f"{split}/rows" in part]
+        rows = np.concatenate([part[f"{split}/rows"] for part in held])
+        assert np.array_equal(np.bincount(rows), np.ones(len(layout[f"{split}_cell"])))
+        for name in ("index", "distance"):
+            values = np.concatenate([part[f"{split}/{name}"] for part in held])
+            whole[f"{split}/{name}"] = np.empty_like(values)
+            whole[f"{split}/{name}"][rows] = values
+    (cells, probes), k = layout["near"].shape, whole["train/index"].shape[1]
+    recall = 1.0 if cells == 1 else _recall(train, whole["train/index"], seed)
+    how = "all pairs" if cells == 1 else f"{cells} cells, {probes} looked at"
+    return make_graph(
+        whole["train/distance"],
+        whole["train/index"],
+        whole["test/distance"],
+        whole["test/index"],
+        recall,
+        f"{how}; recall {recall:.4f} of {k} neighbours",
+    )
 
 
 def neighbour_graph(
@@ -101,24 +152,11 @@ def neighbour_graph(
         Neighbours of each, a training image itself among its own.
     seed : int
     probes : int
-        Cells looked at for each image, of one for about 250 images.
+        As for `lay_out`.
     """
-    points, queries = torch.from_numpy(train), torch.from_numpy(test)
-    exact = len(points) <= EXACT_BELOW
-    cells = 1 if exact else len(points) // 250
-    index = Cells(points, cells=cells, probes=1 if exact else probes, seed=seed)
-    distance, own = index.query(points, k)
-    test_distance, other = index.query(queries, k)
-    recall = 1.0 if exact else _recall(index, own, seed)
-    how = "all pairs" if exact else f"{cells} cells, {probes} looked at"
-    return make_graph(
-        distance.sqrt().numpy(),
-        own.numpy(),
-        test_distance.sqrt().numpy(),
-        other.numpy(),
-        recall,
-        f"{how}; recall {recall:.4f} of {k} neighbours",
-    )
+    layout = lay_out(train, test, seed=seed, probes=probes)
+    part = search_part(train, test, k, layout, World())
+    return join_graph(train, [part], layout, seed=seed)
 
 
 def make_graph(
@@ -159,11 +197,18 @@ def _kmeans(points: Tensor, cells: int, generator: torch.Generator, rounds: int 
     return centroids
 
 
-def _recall(cells: Cells, found: Tensor, seed: int, sample: int = 500) -> float:
+def _cell_of(points: Tensor, centroids: Tensor) -> Tensor:
+    half = centroids.square().sum(1) / 2
+    return torch.cat([(half - part @ centroids.T).argmin(1) for part in points.split(8192)])
+
+
+def _recall(train: np.ndarray, found: np.ndarray, seed: int, sample: int = 500) -> float:
+    points = torch.from_numpy(train)
+    points = points - points.mean(0)
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(found), generator=generator)[:sample]
     k = found.shape[1]
-    scores = cells.norms[None] - 2 * cells.points[rows] @ cells.points.T
+    scores = points.square().sum(1)[None] - 2 * points[rows] @ points.T
     true = scores.topk(k, largest=False).indices
-    hits = (true[:, :, None] == found[rows][:, None, :]).any(2)
+    hits = (true[:, :, None] == torch.from_numpy(found)[rows][:, None, :]).any(2)
     return float(hits.float().mean())

@@ -26,6 +26,7 @@ from evaluation.evaluation import EvaluateConfig, evaluate
 from evaluation.files import read_arrays
 from evaluation.images import open_splits
 from evaluation.results.files import read_results
+from evaluation.team import Team
 from launch.cli import main as cli
 from tests.data_folders import ArraySource, digits, drawn, written
 from tests.run_folders import write_run
@@ -200,13 +201,17 @@ def test_two_processes_encode_the_same_latents(tmp_path, data, runs):
     assert rows[0] == rows[1]
 
 
-def test_ranks_with_devices_of_their_own_find_each_others_parts(tmp_path, data, runs):
+def test_ranks_with_devices_of_their_own_find_each_others_parts(tmp_path, data, runs, monkeypatch):
     """As cuda:0 and cuda:1: two threads, two names of devices, one cache.
 
-    They share the figures too, and find what one process finds.
+    They share UMAP and the figures too, and find what one process finds.
     """
     barrier = threading.Barrier(2, timeout=300)
-    common = {"runs": (runs[0],), "data": data.path, "methods": ("pca", "vae"), "dims": (2, 3)}
+    jobs = []
+    share = Team._share
+    monkeypatch.setattr(Team, "_share", lambda *args: jobs.append(args[1]) or share(*args))
+    common = {"runs": (runs[0],), "data": data.path, "dims": (2, 3)}
+    common |= {"methods": ("pca", "umap", "vae")}
     common |= {"backend": "cpu", "repeats": 1, "report": False}
     config = EvaluateConfig(**common, out=tmp_path / "two" / "o", fresh=True)
 
@@ -219,9 +224,11 @@ def test_ranks_with_devices_of_their_own_find_each_others_parts(tmp_path, data, 
     assert nothing is None
     assert results.failed == []
     ids = [item.id for item in results.embeddings]
-    assert ids == ["pca-2", "pca-3", "vae-4-one"]
+    assert ids == ["pca-2", "pca-3", "umap-2", "umap-3", "vae-4-one"]
+    assert jobs == ["graph", "umap"]
+    assert not [path for path in config.out.iterdir() if path.name.startswith(".")]
     measured = [s.embedding for s in results.stages if s.stage == "measure" and s.backend == "cpu"]
-    assert measured == ["vae-4-one", "pca-2"]  # by this process; pca-3 by the other one
+    assert measured == ["vae-4-one", "umap-3", "umap-2"]  # by this process; pca by the other one
     alone = evaluate(EvaluateConfig(**common, out=tmp_path / "one" / "o"))
     figures = [[(row.metric, row.value) for row in found.rows] for found in (results, alone)]
     assert figures[0] == figures[1]

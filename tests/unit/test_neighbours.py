@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
+from data_pipeline.order import World
 from evaluation.backends import search
-from evaluation.backends.search import neighbour_graph
+from evaluation.backends.search import join_graph, lay_out, neighbour_graph, search_part
 from evaluation.backends.voting import Neighbours
 
 KS = (1, 5, 10, 25, 50)
@@ -93,3 +94,23 @@ def test_graph_in_cells_measures_what_it_missed(monkeypatch):
     assert abs(np.mean(hits) / 5 - graph.recall) < 0.05
     again = neighbour_graph(train, train[:50], 5, seed=0, probes=6)
     assert np.array_equal(graph.train_index, again.train_index)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_processes_find_the_graph_of_one_bit_for_bit(size, monkeypatch):
+    """Each searches its share of the images against all training images."""
+    monkeypatch.setattr("evaluation.backends.search.EXACT_BELOW", 900)
+    rng = np.random.default_rng(0)
+    train = rng.normal(size=(1500, 8)).astype(np.float32)
+    test = rng.normal(size=(90, 8)).astype(np.float32)
+    layout = lay_out(train, test, seed=0, probes=2)
+    parts = [search_part(train, test, 5, layout, World(rank, size)) for rank in range(size)]
+    shares = [len(part["train/rows"]) for part in parts]
+    assert sum(shares) == len(train)
+    assert min(shares) > 0
+    graph = join_graph(train, parts, layout, seed=0)
+    whole = neighbour_graph(train, test, 5, seed=0, probes=2)
+    for name in ("train_index", "train_distance", "test_index", "test_distance"):
+        assert getattr(graph, name).tobytes() == getattr(whole, name).tobytes()
+    assert 0.5 < graph.recall == whole.recall < 1
+    assert f"recall {graph.recall:.4f}" in graph.note
