@@ -21,6 +21,7 @@ from evaluation.backends.search import Graph, join_graph
 from evaluation.files import read_arrays, write_arrays
 
 Arrays = dict[str, np.ndarray]
+GRAPH = ("train_index", "train_distance", "test_index", "test_distance")
 
 
 class Team:
@@ -140,7 +141,8 @@ class Team:
             wanted = every[world.rank :: world.size]
             found, where, note = {}, "", None
             if wanted:
-                graph = Graph(**{name: job[name] for name in Graph.__annotations__})
+                arrays = {name: job[name] for name in GRAPH}
+                graph = Graph(**arrays, recall=float(job["recall"]), note=str(job["note"]))
                 made, where, note = self.backends.run("umap", *self._rows, graph, wanted)
                 for one, (own, other, *seconds) in zip(wanted, made, strict=True):
                     found[f"{one.dim}/train"] = self.backends.to_host(own)

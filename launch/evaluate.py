@@ -190,7 +190,12 @@ def _patient_wait(processes: int) -> Callable[[], None]:
     from torch import distributed
 
     group = distributed.new_group(backend="gloo", timeout=timedelta(days=30))
-    return lambda: distributed.barrier(group=group)
+    assert isinstance(group, distributed.ProcessGroup)
+
+    def wait() -> None:
+        distributed.barrier(group=group)
+
+    return wait
 
 
 def _agree(fault: str) -> str:

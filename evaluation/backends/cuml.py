@@ -83,7 +83,7 @@ class CumlBackend:
         self, train: Any, test: Any, k: int, layout: dict[str, np.ndarray], world: World
     ) -> dict[str, np.ndarray]:
         """The same of the images in this process's cells, whose neighbours lie in any cell."""
-        rows, found = self.put(train), {}
+        rows, found = self.put(train), dict[str, np.ndarray]()
         model = self._neighbours(rows, k)
         for split, images in (("train", rows), ("test", self.put(test))):
             own = np.flatnonzero(layout[f"{split}_cell"] % world.size == world.rank)
