@@ -44,7 +44,7 @@ class Artifacts:
         self.train_sample = rows_of(len(splits["train"]), TRAIN_SAMPLE, seed, "train map")
         self.originals = _two_of_each(test.labels)
         self.arrays: dict[str, np.ndarray] = {
-            "sample_images": _thumbnails(test, sample),
+            "sample_images": thumbnails(test, sample),
             "sample_labels": test.labels[sample],
             "sample_position": sample.astype(np.int64),
             "map_train_position": self.train_sample.astype(np.int64),
@@ -92,6 +92,7 @@ class Artifacts:
     def add_confusion(self, embedding: str, matrix: np.ndarray, predicted: np.ndarray) -> None:
         """Add a confusion matrix and what was predicted of the sample."""
         self.arrays[f"confusion/{embedding}"] = matrix
+        self.arrays[f"predicted/{embedding}"] = predicted.astype(np.int64)
         self.arrays[f"sample_predicted/{embedding}"] = predicted[self.sample].astype(np.int64)
 
     def write(self, out: Path, runs: list[RunInfo]) -> None:
@@ -101,7 +102,7 @@ class Artifacts:
         write_text(out / "curves.json", json.dumps(curves, indent=1) + "\n")
 
 
-def _thumbnails(images: Images, rows: np.ndarray) -> np.ndarray:
+def thumbnails(images: Images, rows: np.ndarray) -> np.ndarray:
     """Images of at most `LARGEST_SIDE` pixels a side; larger ones are averaged down."""
     scale = min(1.0, LARGEST_SIDE / max(images.shape[1:]))
     size = [max(1, round(side * scale)) for side in images.shape[1:]]

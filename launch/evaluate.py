@@ -46,6 +46,8 @@ class EvaluateOutputConfig:
     """Run models on the CPU, also where there is a GPU."""
     projector: Path | None = None
     """Folder for the embeddings and a sprite of images, for tensorboard --logdir FOLDER."""
+    atlas: Path | None = None
+    """A Parquet file of every test image with its maps, for embedding-atlas FILE."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,6 +56,10 @@ def main(argv: Sequence[str]) -> int:
     config, output = parse(
         "evaluate", [EvaluateConfig, EvaluateOutputConfig], argv, DESCRIPTION, COMMON
     )
+    if output.atlas is not None:
+        from evaluation.report.atlas import check_pyarrow
+
+        check_pyarrow(output.atlas)
     check_accelerate(os.environ)
     import torch
     from accelerate import PartialState
@@ -84,6 +90,14 @@ def main(argv: Sequence[str]) -> int:
         from evaluation.report.projector import write_projector
 
         write_projector(out, output.projector)
+    if output.atlas is not None:
+        from evaluation.report.atlas import write_atlas
+        from evaluation.state import open_data_of
+
+        names = write_atlas(out, open_data_of(config), output.atlas)
+        if not output.json and names:
+            x, y = f"{names[0]}_x", f"{names[0]}_y"
+            print(f"atlas: embedding-atlas {output.atlas} --image image --x {x} --y {y}")
     if output.json:
         print(json.dumps(summary(results)))
     else:

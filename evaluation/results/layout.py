@@ -18,6 +18,7 @@ _ARTIFACTS = {
     "sample_labels": "i8 n",
     "sample_position": "i8 n",
     "sample_predicted": "i8 n",
+    "predicted": "i8 test",
     "map": "f4 n 2",
     "map_train": "f4 m 2",
     "map_train_position": "i8 m",
@@ -57,7 +58,7 @@ def read_artifacts(path: Path, results: Results) -> dict[str, np.ndarray]:
     for name, split in (("sample_position", "test"), ("map_train_position", "train")):
         _check_range(arrays.get(name), results.counts.get(split, 0), f"{path}: {name}")
     for name, array in arrays.items():
-        if name.startswith("sample_predicted"):
+        if name.startswith(("sample_predicted", "predicted")):
             _check_range(array, len(results.classes), f"{path}: {name}")
         if name.startswith("confusion") and array.min(initial=0) < 0:
             raise UserError(f"{path}: {name}: holds counts below 0; {_FIX}")

@@ -25,6 +25,7 @@ them under ``embeddings``, in the order in which a reader wants them.
     sample_labels     (n,) int64           -1 where the set has no labels
     sample_position   (n,) int64           row in the ``test`` array of each embedding
     sample_predicted/ID  (n,) int64        the KNN test figure's prediction for the sample
+    predicted/ID      (test,) int64        the same for every test image
     map/ID            (n, 2) float32       the sample in two dimensions: the embedding itself
                                            where dim is 2, its first two principal axes
                                            (fitted on its ``train``) where it is not

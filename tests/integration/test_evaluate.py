@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import errno
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.evaluate import BenchEvaluateConfig, bench_evaluate
 from data_pipeline.batch import Arrays
@@ -25,6 +27,7 @@ from evaluation.encode import encode_part, join_parts
 from evaluation.evaluation import EvaluateConfig, evaluate
 from evaluation.files import read_arrays
 from evaluation.images import open_splits
+from evaluation.report.atlas import write_atlas
 from evaluation.results.files import read_results
 from evaluation.team import Team
 from launch.cli import main as cli
@@ -140,6 +143,32 @@ def test_command_lists_a_broken_run_and_exits_with_1(tmp_path, data, runs, capsy
     assert "--protocol long" in capsys.readouterr().err
     assert cli(["evaluate", "--data", str(tmp_path)]) == 2
     assert "manifest.json" in capsys.readouterr().err
+
+
+def test_atlas_holds_every_test_image_with_its_maps(evaluated, data, tmp_path):
+    """Read back: PNGs of the images, the coordinates of the embeddings, KNN's predictions."""
+    from pyarrow import parquet
+
+    out, _, _ = evaluated
+    names = write_atlas(out, data, tmp_path / "a" / "atlas.parquet")
+    assert names == ["pca_2", "pca_10", "umap_2", "umap_10", "vae_4_one"]
+    rows = parquet.read_table(tmp_path / "a" / "atlas.parquet").to_pylist()
+    images, labels, index = digits().splits["test"]
+    assert [row["index"] for row in rows] == index.tolist()
+    assert [row["label"] for row in rows] == [str(label) for label in labels]
+    png = Image.open(io.BytesIO(rows[7]["image"]["bytes"]), formats=["PNG"])
+    assert np.array_equal(np.asarray(png), images[7, 0])
+    points = read_arrays(out / "embeddings" / "umap-2.npz")["test"]
+    assert [row["umap_2_y"] for row in rows] == points[:, 1].tolist()
+    artifacts = read_arrays(out / "artifacts.npz")
+    drawn_map = artifacts["map/vae-4-one"][:, 0]
+    assert np.allclose([rows[at]["vae_4_one_x"] for at in artifacts["sample_position"]], drawn_map)
+    right = sum(row["pca_10_predicted"] == row["label"] for row in rows)
+    assert right == np.trace(artifacts["confusion/pca-10"]) > len(rows) / 2
+    assert right == sum(not row["pca_10_wrong"] for row in rows)
+    other = written(tmp_path / "other", drawn())
+    with pytest.raises(UserError, match="is not the data that"):
+        write_atlas(out, other, tmp_path / "b.parquet")
 
 
 def test_run_of_another_shape_is_left_out(tmp_path, data):
@@ -301,8 +330,9 @@ def test_a_tiny_strange_set_is_compared_and_every_blank_explained(tmp_path, caps
     words = ["--data", tiny.path, "--out", str(out), "--protocol", "full", "--backend", "cpu"]
     words += ["--dims", "2", "500", "--repeats", "2", "--nll-samples", "2", "--runs", str(run)]
     words += ["--methods", "raw", "pca", "vae", "vae_white", "ensemble"]
-    assert cli(["evaluate", *words]) == 0
+    assert cli(["evaluate", *words, "--atlas", str(tmp_path / "a.parquet")]) == 0
     printed = capsys.readouterr().out
+    assert f"embedding-atlas {tmp_path}/a.parquet --image image --x pca_2_x --y pca_2_y" in printed
     assert "pca-500: not made: 24 training images of 64 pixels have 23 components" in printed
     results = read_results(out)
     assert [item.id for item in results.embeddings][:2] == ["raw-64", "pca-2"]
