@@ -66,7 +66,8 @@ def write_atlas(out_dir: Path, data: DataFolder, path: Path) -> list[str]:
         "split": ["test"] * len(test),
         "label": _names(test.labels, classes),
     }
-    predicted, names = folder.named("predicted"), []
+    predicted = folder.named("predicted")
+    names: list[str] = []
     for item in folder.results.embeddings:
         file = folder.path / "embeddings" / f"{item.id}.npz"
         if not file.is_file():  # raw pixels: PCA has their map
