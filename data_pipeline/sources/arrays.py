@@ -12,85 +12,26 @@ from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError
 from data_pipeline.progress import Progress
 from data_pipeline.remote.transfer import sha256_of
+from data_pipeline.sources.array_images import (
+    ArrayImages,
+    check_shape,
+    image_shape_of,
+    rows_at_once,
+    said_of_axes,
+)
 from data_pipeline.sources.base import SourceConfig, SourceData, hold_out
 from data_pipeline.sources.bounds import SMALL
 from data_pipeline.sources.labels import LONGEST_NAME, numbered
 from data_pipeline.sources.names import shown
 from data_pipeline.sources.numpy_files import StoredArray, is_regular, open_npy, open_npz
-from data_pipeline.sources.pixels import Scale, Tally, kept_as, said, scale_for, to_stored
+from data_pipeline.sources.pixels import kept_as, said, scale_for
+from data_pipeline.sources.tally import Scale, Tally
 from data_pipeline.values import Values
 
 IMAGE_WORDS = ("images", "image", "x", "data", "arr_0")
 LABEL_WORDS = ("labels", "label", "targets", "target", "y", "arr_1")
 PARTS = ("train", "test", "val")
 EXPECTED = "images and labels, or x_train, y_train, x_test, y_test, or train_images, train_labels …"
-_CHUNK = 16 << 20
-
-
-class ArrayImages:
-    """Images of arrays in files, read when they are taken: a slice is an array (n, C, H, W).
-
-    Parameters
-    ----------
-    parts : sequence of (StoredArray, Scale)
-        One after the other, each with its scale.
-    kept : Values
-        What becomes of the values.
-    rows : numpy.ndarray, optional
-        Which of their images these are; all if not given.
-    """
-
-    ndim = 4
-
-    def __init__(
-        self,
-        parts: Sequence[tuple[StoredArray, Scale]],
-        kept: Values,
-        rows: np.ndarray | None = None,
-    ) -> None:
-        self.kept, self.dtype = kept, kept.numpy
-        self._parts = list(parts)
-        self._starts = np.cumsum([0, *(len(array) for array, _ in parts)])
-        self._rows = np.arange(self._starts[-1]) if rows is None else rows
-        self._image_shape = _image_shape(parts[0][0])
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(n, C, H, W)."""
-        channels, height, width = self._image_shape
-        return (len(self._rows), channels, height, width)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, which: slice) -> np.ndarray:
-        rows = self._rows[which]
-        images = np.empty((len(rows), *self._image_shape), self.dtype)
-        done = 0
-        for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
-            for start, stop in self._within_parts(run):
-                images[done : done + stop - start] = self._read(start, stop)
-                done += stop - start
-        return images
-
-    def _within_parts(self, run: np.ndarray) -> Iterator[tuple[int, int]]:
-        """A run of rows, cut where parts and chunks end."""
-        start = int(run[0]) if len(run) else 0
-        end = start + len(run)
-        while start < end:
-            part = int(np.searchsorted(self._starts, start, "right")) - 1
-            stop = min(end, int(self._starts[part + 1]), start + _rows_of(self._parts[part][0]))
-            yield start, stop
-            start = stop
-
-    def _read(self, start: int, stop: int) -> np.ndarray:
-        part = int(np.searchsorted(self._starts, start, "right")) - 1
-        array, scale = self._parts[part]
-        first = int(self._starts[part])
-        images = to_stored(array.rows(start - first, stop - first), scale, self.kept)
-        if images.ndim == 3:
-            return images[:, None]
-        return images.transpose(0, 3, 1, 2) if _channels_last(array) else images
 
 
 def load_arrays(config: SourceConfig, progress: Progress) -> SourceData:
@@ -112,7 +53,7 @@ def load_arrays(config: SourceConfig, progress: Progress) -> SourceData:
     if "val" in found:
         progress.say("the images of val join train, of which folds are cut")
     for part, arrays in found.items():
-        _check(arrays, part, path)
+        check_shape(arrays, part, path)
     scales, kept, lines = _scales(found, config, path)
     for line in lines:
         progress.say(line)
@@ -276,73 +217,11 @@ def _splits(
     yield "test", ("test",), None
 
 
-def _check(arrays: Mapping[str, StoredArray], part: str, path: Path) -> None:
-    """Refuse shapes that are no images."""
-    images = arrays["images"]
-    where = f"{path}: images of {part}"
-    if len(images.shape) not in (3, 4):
-        raise UserError(f"{where}: shape {images.shape}, expected (n, H, W) or with channels")
-    if len(images.shape) == 4 and _channel_axis(images) is None:
-        raise UserError(
-            f"{where}: shape {images.shape}: which axis is the channels is not known; store "
-            "(n, C, H, W) or (n, H, W, C) with C 1 or 3, or at most two thirds of H and W"
-        )
-
-
-def _channel_axis(images: StoredArray) -> int | None:
-    """1 or 3; None where it cannot be known: the axis of 1 or 3, else a clearly smaller one."""
-    _, first, middle, last = images.shape
-    if last in (1, 3) and (first not in (1, 3) or middle > 3):
-        return 3
-    if first in (1, 3):
-        return 1
-    if 3 * first <= 2 * min(middle, last):
-        return 1
-    return 3 if 3 * last <= 2 * min(first, middle) else None
-
-
-def _channels_last(images: StoredArray) -> bool:
-    return len(images.shape) == 4 and _channel_axis(images) == 3
-
-
-def _image_shape(images: StoredArray) -> tuple[int, int, int]:
-    if len(images.shape) == 3:
-        return (1, *images.shape[1:])
-    _, first, second, third = images.shape
-    return (third, first, second) if _channels_last(images) else (first, second, third)
-
-
-def _axes(images: StoredArray) -> Iterator[str]:
-    """What is said of the axes where another reading of them could be meant."""
-    shape = ", ".join(map(str, images.shape[1:]))
-    last = images.shape[-1]
-    if len(images.shape) == 3:
-        if last in (1, 3):
-            yield (
-                f"shape (n, {shape}) is read as (n, H, W): grey images {last} pixels wide, not as one "
-                f"image of {last} channels"
-            )
-        return
-    order = "(n, H, W, C)" if _channels_last(images) else "(n, C, H, W)"
-    channels = _image_shape(images)[0]
-    if channels not in (1, 3):
-        yield f"shape (n, {shape}) is taken as images of {channels} channels, {order}"
-    elif images.shape[1] in (1, 3) and last in (1, 3):
-        yield f"shape (n, {shape}) could be read in two ways; it is read as {order}"
-
-
-def _rows_of(images: StoredArray) -> int:
-    """Images in a chunk."""
-    if images.nbytes <= _CHUNK:
-        return len(images)
-    return max(1, _CHUNK // (images.nbytes // len(images)))
-
-
 def _scales(
     found: Mapping[str, Mapping[str, StoredArray]], config: SourceConfig, path: Path
 ) -> tuple[dict[str, Scale], Values, list[str]]:
     """The scale of each part, one for all of a type; what is stored; what is to be said of both."""
-    shapes = {part: _image_shape(arrays["images"]) for part, arrays in found.items()}
+    shapes = {part: image_shape_of(arrays["images"]) for part, arrays in found.items()}
     if len(set(shapes.values())) > 1:
         raise UserError(f"{path}: images differ in shape: {shapes}")
     tallies: dict[np.dtype, Tally] = {}
@@ -352,13 +231,13 @@ def _scales(
         if dtype.kind not in "biuf":
             raise UserError(f"{images.where}: numbers expected, not {images.dtype}")
         tally = tallies.setdefault(dtype, Tally(dtype))
-        step = _rows_of(images)
+        step = rows_at_once(images)
         for start in range(0, len(images), step):
             tally.add(images.rows(start, min(start + step, len(images))))
     scales = {dtype: scale_for(config.scale, tally, str(path)) for dtype, tally in tallies.items()}
     lines = [said(tally, scales[dtype], str(path)) for dtype, tally in tallies.items()]
     of_part = {p: scales[a["images"].dtype.newbyteorder("=")] for p, a in found.items()}
-    lines[:0] = {f"{path}: {line}" for a in found.values() for line in _axes(a["images"])}
+    lines[:0] = {f"{path}: {line}" for a in found.values() for line in said_of_axes(a["images"])}
     pairs = [(tally, scales[dtype]) for dtype, tally in tallies.items()]
     kept, line = kept_as(config.dtype, pairs, str(path))
     return of_part, kept, [line for line in [*lines, line] if line]

@@ -16,7 +16,8 @@ from data_pipeline.errors import UserError
 from data_pipeline.folder.encoded import suffix_of
 from data_pipeline.pictures import Decoded, decoded_bytes, fitted_levels
 from data_pipeline.sources.names import shown
-from data_pipeline.sources.pixels import Scale, to_bytes, to_stored
+from data_pipeline.sources.pixels import to_bytes, to_stored
+from data_pipeline.sources.tally import Scale
 from data_pipeline.values import Values
 
 GREY = (0.299, 0.587, 0.114)

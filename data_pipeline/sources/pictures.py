@@ -21,7 +21,8 @@ from data_pipeline.sources.base import SourceConfig, SourceData, hold_out
 from data_pipeline.sources.images import LazyImages, Stored, decoded
 from data_pipeline.sources.labels import sorted_classes
 from data_pipeline.sources.names import shown
-from data_pipeline.sources.pixels import Scale, Tally, kept_as, said, scale_for
+from data_pipeline.sources.pixels import kept_as, said, scale_for
+from data_pipeline.sources.tally import Scale, Tally
 from data_pipeline.values import Values
 
 PARTS = {

@@ -146,7 +146,7 @@ def test_arrays_larger_than_memory_are_read_by_rows_to_the_same_images(tmp_path,
         whole = _load(tmp_path / f"{name}.npz", dtype="uint8")
         with monkeypatch.context() as patch:
             patch.setattr("data_pipeline.sources.arrays.SMALL", 0)
-            patch.setattr("data_pipeline.sources.arrays._CHUNK", 100)
+            patch.setattr("data_pipeline.sources.array_images._CHUNK", 100)
             lazy = _load(tmp_path / f"{name}.npz", dtype="uint8")
         for split in ("train", "test"):
             assert type(lazy.splits[split].images) is not np.ndarray

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from data_pipeline.errors import UserError
-from data_pipeline.sources.pixels import Tally, parse_scale, said, scale_for, to_bytes
+from data_pipeline.sources.pixels import parse_scale, said, scale_for, to_bytes
+from data_pipeline.sources.tally import Tally
 
 OVER_ONE = np.float32(1.0000002)
 
