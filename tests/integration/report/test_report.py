@@ -16,6 +16,7 @@ from PIL import Image
 import evaluation.report
 from data_pipeline.errors import UserError
 from evaluation.files import read_arrays, write_arrays
+from evaluation.measures.protocol import shown_rows
 from evaluation.report import MOST_BYTES, write_report
 from evaluation.report.explorer import sprite
 from evaluation.results.files import read_results, write_results
@@ -105,6 +106,31 @@ def test_photographs_fit_too() -> None:
     assert (columns, width, height) == (64, 36, 48)
     with Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))) as sheet:
         assert sheet.size == (64 * 36, 47 * 48)
+
+
+def test_100_000_test_images_make_a_small_page(evaluation_folder: Path, tmp_path: Path) -> None:
+    """The page holds 3,000 of them, drawn by the seed, and says so."""
+    results = read_results(evaluation_folder)
+    results.counts["test"] = 100_000
+    write_results(tmp_path, results)
+    held = read_arrays(evaluation_folder / "artifacts.npz")
+    arrays = {name: array for name, array in held.items() if name.startswith(("sample_", "map/"))}
+    shown, rng = shown_rows(100_000, results.seed), np.random.default_rng(0)
+    again = rng.integers(0, len(arrays["sample_images"]), len(shown))
+    for name, array in arrays.items():
+        if name.startswith("sample_"):
+            arrays[name] = array[again]
+        elif name.startswith("map/"):
+            arrays[name] = rng.normal(size=(len(shown), 2)).astype(np.float32)
+    noise = rng.integers(0, 256, (len(shown), *results.image_shape), dtype=np.uint8)
+    arrays |= {"sample_position": shown, "sample_images": noise}
+    write_arrays(tmp_path / "artifacts.npz", arrays)
+    path = write_report(tmp_path)
+    assert path.stat().st_size < MOST_BYTES
+    page = path.read_text(encoding="utf-8")
+    said = "3,000 test images on every map, drawn at random (seed 42) from all 100,000"
+    assert said in page
+    assert shown[-1] > 90_000
 
 
 def test_too_large_a_report_is_refused(
