@@ -54,9 +54,9 @@ class Team:
             return self.backends.run("graph", train, test, k, seed)
         own, other = (self.backends.to_host(part) for part in (train, test))
         layout = self.backends.cpu.layout(own, other, seed)
-        job = {"train": own, "test": other, "k": np.array(k), **layout}
+        job = {"train": own, "test": other, "k": np.array(k), "seed": np.array(seed), **layout}
         parts = self._share("graph", job)
-        graph = join_graph(own, parts, layout, seed=seed)
+        graph = join_graph(parts, layout)
         return graph, _joined(parts, "backend"), _joined(parts, "note") or None
 
     def umap(
@@ -128,9 +128,9 @@ class Team:
     def _carry_out(self, kind: str, job: Arrays, world: World) -> Arrays:
         if kind == "graph":
             self._rows = self.backends.put(job["train"]), self.backends.put(job["test"])
-            layout = {name: job[name] for name in ("near", "train_cell", "test_cell")}
+            layout = {name: job[name] for name in ("near", "order", "train_cell", "test_cell")}
             found, where, note = self.backends.run(
-                "graph_part", *self._rows, int(job["k"]), layout, world
+                "graph_part", *self._rows, int(job["k"]), layout, world, int(job["seed"])
             )
         else:
             names = [name for name in job if name.startswith("settings/")]

@@ -89,12 +89,18 @@ class CpuBackend:
         return lay_out(train, test, seed=seed)
 
     def graph_part(
-        self, train: Any, test: Any, k: int, layout: dict[str, np.ndarray], world: World
+        self,
+        train: Any,
+        test: Any,
+        k: int,
+        layout: dict[str, np.ndarray],
+        world: World,
+        seed: int,
     ) -> dict[str, np.ndarray]:
         """This process's part of the neighbour graph, for `join_graph`."""
         train, test = self.put(train), self.put(test)
         with _umap_compiled(k, len(train)):
-            return search_part(train, test, k, layout, world)
+            return search_part(train, test, k, layout, world, seed=seed)
 
     def umap(
         self, train: Any, test: Any, graph: Graph, wanted: Sequence[UmapSettings]

@@ -11,7 +11,7 @@ import numpy as np
 from data_pipeline.order import World
 from evaluation.backends.cpu import Embedded, UmapSettings, timed_fit
 from evaluation.backends.pca import Pca
-from evaluation.backends.search import Graph, make_graph
+from evaluation.backends.search import Graph, cells_of, make_graph
 from evaluation.pixels import Pixels
 
 
@@ -80,13 +80,19 @@ class CumlBackend:
         return make_graph(distance, index, test_distance, test_index, 1.0, "all pairs")
 
     def graph_part(
-        self, train: Any, test: Any, k: int, layout: dict[str, np.ndarray], world: World
+        self,
+        train: Any,
+        test: Any,
+        k: int,
+        layout: dict[str, np.ndarray],
+        world: World,
+        seed: int,
     ) -> dict[str, np.ndarray]:
         """The same of the images in this process's cells, whose neighbours lie in any cell."""
         rows, found = self.put(train), dict[str, np.ndarray]()
         model = self._neighbours(rows, k)
         for split, images in (("train", rows), ("test", self.put(test))):
-            own = np.flatnonzero(layout[f"{split}_cell"] % world.size == world.rank)
+            own = np.flatnonzero(np.isin(layout[f"{split}_cell"], cells_of(layout, world)))
             if len(own):
                 distance, index = self._query(model, images[self.cupy.asarray(own)], k)
                 found |= {f"{split}/rows": own, f"{split}/index": index}

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from data_pipeline.order import World
+from evaluation.backends import search as backends_search
 from evaluation.backends.choose import Backends
 from evaluation.backends.cpu import CpuBackend, UmapSettings, fit_umap
 from evaluation.backends.cuml import CumlBackend
@@ -112,7 +114,7 @@ def test_every_method_and_figure_runs_on_the_stand_in(tmp_path):
     assert backends.describe()["fallbacks"] == []
 
 
-def test_stages_agree_between_backends():
+def test_stages_agree_between_backends(monkeypatch):
     train, _ = blobs(200)
     test, _ = blobs(40)
     cpu, gpu = CpuBackend(), stand_in()
@@ -124,6 +126,14 @@ def test_stages_agree_between_backends():
     mine, other = cpu.graph(train, test, 5, 0), gpu.graph(train, test, 5, 0)
     assert np.array_equal(mine.train_index, other.train_index)
     assert np.array_equal(cpu.search(train, test, 7), gpu.search(train, test, 7))
+    monkeypatch.setattr(backends_search, "EXACT_BELOW", 0)  # several cells, also of few images
+    monkeypatch.setattr(backends_search, "IMAGES_A_CELL", 40)
+    layout = cpu.layout(train, test, 0)
+    parts = [gpu.graph_part(train, test, 5, layout, World(rank, 2), 0) for rank in range(2)]
+    shared = backends_search.join_graph(parts, layout)
+    assert len(layout["order"]) == 5
+    assert shared.note.startswith("all pairs")
+    assert np.array_equal(shared.test_index, other.test_index)
 
 
 def test_pca_is_exact():
