@@ -54,8 +54,8 @@ def grey(images: Tensor) -> Tensor:
     """Grey levels, ``(n, 1, H, W)``: of three channels the weighted mean, of others the mean."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
-    weights = torch.tensor(_GREY, dtype=images.dtype, device=images.device)
-    return (images * weights[:, None, None]).sum(1, keepdim=True)
+    red, green, blue = images.split(1, 1)
+    return _GREY[0] * red + _GREY[1] * green + _GREY[2] * blue
 
 
 def _blend(images: Tensor, others: Tensor, factor: Tensor) -> Tensor:

@@ -93,11 +93,10 @@ def crop_boxes(
         largest box about the centre whose ratio is allowed.
     """
     draws = draws.double()
-    size = [
-        torch.as_tensor(side, dtype=torch.float64, device=draws.device).expand(len(draws))
+    rows, columns = (
+        side.to(draws) if isinstance(side, Tensor) else draws.new_full((len(draws),), side)
         for side in (height, width)
-    ]
-    rows, columns = size
+    )
     area = (rows * columns)[:, None]
     area = area * (scale[0] + draws[:, :ATTEMPTS] * (scale[1] - scale[0]))
     low, high = math.log(ratio[0]), math.log(ratio[1])

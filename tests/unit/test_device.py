@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from data_pipeline.batch import Arrays, Batch
-from data_pipeline.load.augment import Augment
+from data_pipeline.load.augment import AUGMENTATIONS, Augment
 from data_pipeline.load.config import LoaderConfig
 from data_pipeline.load.memory import MemoryLoader
 from data_pipeline.load.prefetch import on_device, prefetch
@@ -48,9 +48,9 @@ WHERE = {name: "cpu" if name in HOST else "meta" for name in (*HOST, "images", "
 @pytest.mark.slow
 def test_augment_stays_on_the_device():
     position = torch.arange(6)
-    images = torch.zeros(6, 1, 9, 9, device="meta")
+    images = torch.zeros(6, 3, 9, 9, device="meta")
     batch = Batch(images, position, position, position, size=12, epoch=0, step=0)
-    augmented = Augment(0)(images, batch)
+    augmented = Augment(0, AUGMENTATIONS)(images, batch)
     assert augmented.device.type == "meta"
     assert augmented.shape == images.shape
 
