@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from evaluation.evaluation import evaluate
 from evaluation.results.records import TEST_FIGURE, Results
 from evaluation.settings import EvaluateConfig
-from launch.ablate.study import METHODS, Study
+from launch.ablate.study import FIGURES, METHODS, Study
 from launch.sweep import Training
 
 KNN: dict[str, Any] = {"metric": TEST_FIGURE["metric"], "weights": TEST_FIGURE["weights"], "k": 10}
@@ -32,13 +31,18 @@ class Cell:
 
     ssim: list[float]
     knn: list[float]
-    parameters: int | None
-    minutes: float | None
-    """Of one training, the median."""
+    recon: list[float] = field(default_factory=list)
+    """The distortion: reconstruction from a drawn z, nats an image."""
+    kl: list[float] = field(default_factory=list)
+    """The rate, nats an image."""
+    parameters: int | None = None
+    minutes: list[float] = field(default_factory=list)
+    """Of each training, for its steps up to the checkpoint that was evaluated."""
 
     def of(self, figure: str) -> list[float]:
         """The values of a figure."""
-        return self.knn if figure == "knn" else self.ssim
+        values: list[float] = getattr(self, figure)
+        return values
 
 
 def measure(
@@ -87,22 +91,24 @@ def measure(
     for method in methods:
         knn = results.find(**KNN, method=method, dim=10)
         values = [value for row in knn for value in row.values or []]
-        cells[method] = Cell([], values, None, None)
+        cells[method] = Cell([], values)
     return {name: cell for name, cell in cells.items() if cell.ssim or cell.knn}
 
 
 def _of_runs(results: Results, names: Sequence[str]) -> Cell:
     infos = [info for name in names for info in results.runs if info.name == name]
-    ssim, knn = [], []
+    found: dict[str, list[float]] = {figure: [] for figure in FIGURES}
     for info in infos:
-        (one,) = results.find("ssim", split="test", run=info.name, method="vae")
-        found = results.find(**KNN, method="vae", run=info.name)
-        ssim += [one.value] if one.value is not None else []
-        knn += [row.value for row in found if row.value is not None]
+        wanted: dict[str, dict[str, Any]] = {
+            figure: KNN if figure == "knn" else {"metric": figure, "split": "test"}
+            for figure in FIGURES
+        }
+        for figure, fields in wanted.items():
+            rows = results.find(**fields, method="vae", run=info.name)
+            found[figure] += [row.value for row in rows if row.value is not None]
     seconds = [info.training_seconds for info in infos if info.training_seconds is not None]
     return Cell(
-        ssim,
-        knn,
-        infos[0].num_parameters if infos else None,
-        statistics.median(seconds) / 60 if seconds else None,
+        **found,
+        parameters=infos[0].num_parameters if infos else None,
+        minutes=[each / 60 for each in seconds],
     )

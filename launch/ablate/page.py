@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.files import write_whole
 from launch.ablate.figures import Cell
-from launch.ablate.study import Statement, Study
-from launch.ablate.verdict import MISSING, judge, over_seeds, together
+from launch.ablate.study import FIGURES, Statement, Study
+from launch.ablate.verdict import MISSING, difference, judge, over_seeds, together
 
 Cells = dict[str, dict[str, Cell]]
 """Data set to row to figures."""
+UNTRAINED = "(not trained)"
 
 
 def verdicts(study: Study, cells: Cells) -> list[tuple[Statement, str, str]]:
@@ -21,18 +24,32 @@ def verdicts(study: Study, cells: Cells) -> list[tuple[Statement, str, str]]:
     for statement in study.statements:
         single, figures = [], []
         for data, rows in cells.items():
-            others = rows.get(statement.against)
-            compared = others.of(statement.figure) if others else []
+            others = (
+                rows[statement.against].of(statement.figure) if statement.against in rows else []
+            )
             words = []
             for name in statement.rows:
                 values = rows[name].of(statement.figure) if name in rows else []
-                single.append(judge(statement, values, compared) if values else MISSING)
-                words += [f"{name} {over_seeds(values)}"] if values else []
-            if compared:
-                words.append(f"{statement.against} {over_seeds(compared)}")
-            figures += [f"{data}: " + ", ".join(words)] if words else []
-        found.append((statement, together(single), "; ".join(figures)))
+                single.append(judge(statement, values, others) if values else MISSING)
+                words.append(_beside(name, values, others))
+            if statement.against:
+                words.append(f"{statement.against} {over_seeds(others) if others else UNTRAINED}")
+            figures.append(f"{data}: " + "; ".join(words))
+        found.append((statement, together(single), ". ".join(figures)))
     return found
+
+
+def _beside(name: str, values: Sequence[float], others: Sequence[float]) -> str:
+    """A row's figure and, where there is a row to compare, the interval of the difference."""
+    if not values:
+        return f"{name} {UNTRAINED}"
+    text = f"{name} {over_seeds(values)}"
+    if not others:
+        return text
+    found = difference(values, others)
+    if math.isnan(found.low):
+        return f"{text} ({found.mean:+.3f})"
+    return f"{text} ({found.mean:+.3f}, from {found.low:+.3f} to {found.high:+.3f})"
 
 
 def page(study: Study, cells: Cells, machine: str) -> str:
@@ -42,36 +59,66 @@ def page(study: Study, cells: Cells, machine: str) -> str:
 
 def _lines(study: Study, cells: Cells, machine: str) -> Iterator[str]:
     seeds = ", ".join(map(str, study.seeds))
+    minutes = [each for rows in cells.values() for cell in rows.values() for each in cell.minutes]
     yield f"## {study.title}"
     yield ""
-    yield f"Seeds {seeds}; mean and half of the 95 % t interval over them. {machine}"
+    yield f"Training seeds {seeds}. ± is half of the 95 % t interval over them; in brackets stands the"
+    yield "difference to the row that is compared, with its 95 % interval (Welch). All figures are of the"
+    yield f"test images. {machine} The steps of {len(minutes)} trainings took"
+    yield f"{sum(minutes):.0f} minutes in all, without validation and evaluation."
     yield ""
-    if study.statements:
-        yield "| statement | verdict | figure | on the test images |"
-        yield "|---|---|---|---|"
-        for statement, verdict, figures in verdicts(study, cells):
-            yield f"| {statement.text} | {verdict} | {statement.figure} | {figures} |"
+    for statement, verdict, figures in verdicts(study, cells):
+        yield f"**{statement.text}: {verdict}.** {FIGURES[statement.figure]}, {_claim(statement)}. {figures}."
+        yield ""
+        yield f"    {_command(study, _trained(study, statement))}"
         yield ""
     for data, rows in cells.items():
         yield f"### {data}"
         yield ""
-        yield "| row | what | parameters | SSIM | KNN, 500 labels a class, k = 10 | trainings | minutes each |"
-        yield "|---|---|---:|---:|---:|---:|---:|"
+        yield "| row | what | parameters | SSIM | KNN, 500 labels a class, k = 10 | reconstruction, nats | KL, nats | trainings | minutes each |"
+        yield "|---|---|---:|---:|---:|---:|---:|---:|---:|"
         for row in study.rows:
             if cell := rows.get(row.name):
                 yield _row(row.name, row.what, cell)
         for name in [each for each in rows if each not in {row.name for row in study.rows}]:
-            yield f"| {name} | 10 dimensions; interval over samples of labels | | | {over_seeds(rows[name].knn)} | | |"
+            yield _row(name, "10 dimensions; interval over samples of labels", rows[name])
         yield ""
-    yield f"All of it: `vae-dist ablate --study {study.name} --data FOLDER ...`; a row again, alone: add"
-    yield "`--rows NAME --runs-dir OTHER`."
+        if missing := [row.name for row in study.rows if row.name not in rows]:
+            yield f"Not trained: {', '.join(missing)}. With them:"
+            yield ""
+            yield f"    {_command(study, missing)}"
+            yield ""
+    yield "The reconstruction is from a drawn z and so, with the KL, a point of distortion and rate; those"
+    yield "of different losses do not compare. A row again, on its own: the command with `--rows NAME` and"
+    yield "another `--runs-dir`."
+
+
+def _claim(statement: Statement) -> str:
+    """What is expected, in words."""
+    if statement.bound:
+        return f"expected {statement.expect} {statement.value:g}"
+    within = f" within {statement.margin:g}" if statement.expect == "alike" else ""
+    return f"expected {statement.expect}{within} beside {statement.against}"
+
+
+def _trained(study: Study, statement: Statement) -> list[str]:
+    """The rows of a statement that are trainings."""
+    named = {*statement.rows, statement.against}
+    return [row.name for row in study.rows if row.name in named]
+
+
+def _command(study: Study, rows: Sequence[str]) -> str:
+    chosen = f" --rows {' '.join(rows)}" if rows else " --train False"
+    return f"vae-dist ablate --study {study.name} --data FOLDER{chosen}"
 
 
 def _row(name: str, what: str, cell: Cell) -> str:
-    ssim, knn = (str(over_seeds(values)) if values else "" for values in (cell.ssim, cell.knn))
+    words = {figure: str(over_seeds(v)) if (v := cell.of(figure)) else "" for figure in FIGURES}
     count = "" if cell.parameters is None else f"{cell.parameters:,}"
-    minutes = "" if cell.minutes is None else f"{cell.minutes:.1f}"
-    return f"| {name} | {what} | {count} | {ssim} | {knn} | {len(cell.ssim)} | {minutes} |"
+    minutes = f"{statistics.median(cell.minutes):.1f}" if cell.minutes else ""
+    trained = str(len(cell.ssim)) if cell.ssim else ""
+    figures = " | ".join(words.values())
+    return f"| {name} | {what} | {count} | {figures} | {trained} | {minutes} |"
 
 
 def write_page(path: Path, study: str, text: str) -> None:

@@ -16,6 +16,13 @@ from launch.sweep import Training, check_training, flags_of
 STUDIES = PRESETS / "ablation"
 METHODS = ("pca", "umap")
 """What a statement may compare besides trained rows."""
+FIGURES = {
+    "ssim": "SSIM of reconstructions",
+    "knn": "KNN accuracy (500 labels a class, k = 10)",
+    "recon": "reconstruction from a drawn z, nats",
+    "kl": "KL, nats",
+}
+"""What a statement may speak of: figures of the test images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +49,12 @@ class Statement:
 
     text: str
     """In its own words' sense."""
-    figure: Annotated[str, OneOf("ssim", "knn")]
-    """ssim: of reconstructions of the test images; knn: test accuracy, 500 labels a class, k = 10."""
+    figure: Annotated[str, OneOf(*FIGURES)]
+    """A name in `FIGURES`."""
     rows: list[str]
     """Rows of the study, pca or umap."""
-    expect: Annotated[str, OneOf("higher", "lower", "alike", "at least")]
-    """What is claimed of the rows: than `against`, or at least `value`."""
+    expect: Annotated[str, OneOf("higher", "lower", "alike", "at least", "at most")]
+    """What is claimed of the rows: than `against`, or at least or at most `value`."""
     against: str = ""
     value: float | None = None
     margin: Annotated[float, AtLeast(0)] = 0.0
@@ -55,10 +62,15 @@ class Statement:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if (self.expect == "at least") is (self.value is None) or (
-            (self.expect == "at least") is bool(self.against)
-        ):
-            raise UserError("at least needs a value, and every other expectation needs against")
+        if self.bound is (self.value is None) or self.bound is bool(self.against):
+            raise UserError(
+                "at least and at most need a value, and every other expectation needs against"
+            )
+
+    @property
+    def bound(self) -> bool:
+        """Whether the rows are held against `value`, and not against another row."""
+        return self.expect in ("at least", "at most")
 
 
 @dataclass(frozen=True, kw_only=True)

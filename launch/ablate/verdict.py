@@ -63,7 +63,8 @@ def judge(statement: Statement, values: Sequence[float], others: Sequence[float]
     values : sequence of float
         The row's figure, by seed.
     others : sequence of float
-        The figure of the row that it is compared with; unused for ``at least``.
+        The figure of the row that it is compared with; unused for ``at least``
+        and ``at most``.
 
     Returns
     -------
@@ -71,7 +72,7 @@ def judge(statement: Statement, values: Sequence[float], others: Sequence[float]
         held or did not hold where the 95 % interval of the difference lies on one side, else
         not decided; for ``alike``, where it lies within the margin or beyond it.
     """
-    if statement.expect == "at least":
+    if statement.bound:
         assert statement.value is not None
         found = over_seeds(values)
         low, high = found.low - statement.value, found.high - statement.value
@@ -82,7 +83,7 @@ def judge(statement: Statement, values: Sequence[float], others: Sequence[float]
         low, high = found.low, found.high
     if math.isnan(low):
         return OPEN
-    if statement.expect == "lower":
+    if statement.expect in ("lower", "at most"):
         low, high = -high, -low
     if statement.expect == "alike":
         if max(abs(low), abs(high)) <= statement.margin:

@@ -9,7 +9,8 @@ import pytest
 
 from data_pipeline.errors import UserError
 from launch import sweep
-from launch.ablate.page import write_page
+from launch.ablate.figures import Cell
+from launch.ablate.page import page, write_page
 from launch.ablate.study import Statement, read_study, study_names
 from launch.ablate.verdict import (
     DEPENDS,
@@ -79,9 +80,9 @@ def test_a_study_is_trained_once_and_its_statements_are_judged(
 ) -> None:
     written(tmp_path / "data", digits())
     (tmp_path / "small.toml").write_text(STUDY)
-    page = tmp_path / "docs" / "results.md"
+    path = tmp_path / "docs" / "results.md"
     words = ["ablate", "--study", str(tmp_path / "small.toml"), "--data", str(tmp_path / "data")]
-    words += ["--runs-dir", str(tmp_path / "runs"), "--write", str(page)]
+    words += ["--runs-dir", str(tmp_path / "runs"), "--write", str(path)]
     assert main([*words, "--rows", "three"]) == 0
     assert [name.split("-", 2)[2] for name in trained] == ["three-seed1", "three-seed2"]
     capsys.readouterr()
@@ -93,9 +94,16 @@ def test_a_study_is_trained_once_and_its_statements_are_judged(
     assert len(figures["three"]["ssim"]) == len(figures["three"]["knn"]) == 2
     assert min(figures["three"]["ssim"]) > max(figures["slow"]["ssim"])
     assert figures["three"]["parameters"] == figures["slow"]["parameters"]
-    content = page.read_text()
+    content = path.read_text()
     assert content.count("## A small study") == 1  # the second text is in the place of the first
-    assert "| A tiny rate is worse | held | ssim |" in content
+    # Under a statement stand its figures, the difference, and the command that makes them.
+    assert "**A tiny rate is worse: held.**" in content
+    compared = difference(figures["slow"]["ssim"], figures["three"]["ssim"])
+    assert f"({compared.mean:+.3f}, from {compared.low:+.3f} to {compared.high:+.3f})" in content
+    assert "--study small --data FOLDER --rows three slow\n" in content
+    assert "--study small --data FOLDER --train False\n" in content  # pca alone trains nothing
+    minutes = sum(sum(figures[name]["minutes"]) for name in ("three", "slow"))
+    assert f"The steps of 4 trainings took\n{minutes:.0f} minutes" in content
     assert str(over_seeds(figures["three"]["ssim"])) in content
     # The figures are those of the runs, as evaluate alone finds them.
     run = next((tmp_path / "runs").glob("*three-seed1"))
@@ -105,6 +113,8 @@ def test_a_study_is_trained_once_and_its_statements_are_judged(
     rows = json.loads((out / "results.json").read_text())["rows"]
     (ssim,) = [row["value"] for row in rows if row["metric"] == "ssim" and row["split"] == "test"]
     assert ssim == figures["three"]["ssim"][0]
+    elbo = next(row["value"] for row in rows if row["metric"] == "elbo")
+    assert -figures["three"]["recon"][0] - figures["three"]["kl"][0] == pytest.approx(elbo)
 
 
 def statement(**more: object) -> Statement:
@@ -136,6 +146,26 @@ def test_at_least_is_judged_by_the_interval_of_the_row_itself() -> None:
     assert judge(above, [0.81, 0.811, 0.812], []) == HELD
     assert judge(above, [0.79, 0.81], []) == OPEN
     assert judge(above, [0.70, 0.701, 0.702], []) == NOT
+
+
+def test_at_most_is_judged_by_the_interval_of_the_row_itself() -> None:
+    below = statement(figure="recon", expect="at most", against="", value=219)
+    assert judge(below, [217.0, 217.1, 217.2], []) == HELD
+    assert judge(below, [218.0, 220.0], []) == OPEN
+    assert judge(below, [229.0, 229.1, 229.2], []) == NOT
+
+
+def test_a_page_names_what_was_not_trained() -> None:
+    """A verdict on some of a statement's rows does not pass for one on all."""
+    study = read_study("article2018")
+    cells = {
+        "fmnist": {"best": Cell([0.67, 0.671], [0.8, 0.81]), "z20": Cell([0.67, 0.672], [0.8])}
+    }
+    text = page(study, cells, "A machine.")
+    assert "z100 (not trained)" in text
+    assert "normalised (not trained)" in text
+    assert "--rows best normalised" in text
+    assert "Not trained: mse, ssim, fc," in text
 
 
 def test_intervals_are_those_of_student_and_welch() -> None:
@@ -175,7 +205,7 @@ def test_every_study_that_comes_along_can_be_trained(name: str) -> None:
         ('against = "three"', 'against = "tree"', "did you mean three"),
         ('expect = "lower"', 'expect = "less"', "less"),
         ("seeds = [1, 2]", "seeds = 3", "seeds must be a list"),
-        ("value = 0.999", "", "at least needs a value"),
+        ("value = 0.999", "", "at least and at most need a value"),
         ("[[row]]", "[[rows]]", "rows"),
         ("latent_size = 3", "latent = 3", "--latent"),
     ],
@@ -190,8 +220,8 @@ def test_a_wrong_study_is_refused_before_the_first_training(
 
 
 def test_a_page_with_one_mark_is_left_alone(tmp_path: Path) -> None:
-    page = tmp_path / "results.md"
-    page.write_text("# Results\n<!-- ablate small: begin -->\n")
+    path = tmp_path / "results.md"
+    path.write_text("# Results\n<!-- ablate small: begin -->\n")
     with pytest.raises(UserError, match="has only one of"):
-        write_page(page, "small", "text\n")
-    assert page.read_text() == "# Results\n<!-- ablate small: begin -->\n"
+        write_page(path, "small", "text\n")
+    assert path.read_text() == "# Results\n<!-- ablate small: begin -->\n"
