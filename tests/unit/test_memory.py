@@ -202,3 +202,20 @@ def test_the_tightest_control_group_counts(tmp_path):
     step.mkdir()
     assert min(_control_group_room(step)) == 80
     assert min(_control_group_room(tmp_path / "none")) == math.inf
+
+
+def test_checkpointing_is_counted_with_the_block_that_is_computed_again():
+    needs = {}
+    for again in (False, True):
+        settings = ModelConfig(model_type="conv", conv_width=8, checkpoint_activations=again)
+        module = Objective(build_model(settings, SHAPE, 10), LossConfig())
+        dry, real = activation_bytes(module, 8, SHAPE), saved_bytes(module, 8)
+        assert real < dry
+        if not again:
+            assert dry < 1.3 * real
+        needs[again] = dry, real
+    (dry_plain, real_plain), (dry, real) = needs[False], needs[True]
+    map_bytes = 8 * 8 * 28 * 28 * 4  # 8 images, 8 channels: a full-size block keeps several
+    assert dry - real > 4 * map_bytes
+    assert dry < 0.8 * dry_plain
+    assert real < real_plain

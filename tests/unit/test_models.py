@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from data_pipeline.errors import UserError
 from vae_dist import metrics
 from vae_dist.losses import LossConfig
 from vae_dist.models import MODELS, ModelConfig, build_model
@@ -214,3 +215,22 @@ def test_set_normalisation_travels_with_the_weights() -> None:
 def test_wrong_settings_name_their_flag(fields: dict, flag: str) -> None:
     with pytest.raises(ValueError, match=flag):
         ModelConfig(**fields)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_checkpointed_activations_give_the_same_gradients_bit_for_bit(precision: str) -> None:
+    images, noise, labels = batch()
+    gradients = []
+    for again in (False, True):
+        module = make("conv", checkpoint_activations=again)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            loss = module.combine(module(images, noise, labels)).sum()
+        loss.backward()
+        gradients.append([parameter.grad for parameter in module.parameters()])
+    for plain, computed_again in zip(*gradients, strict=True):
+        assert torch.equal(plain, computed_again)
+
+
+def test_models_that_do_not_checkpoint_say_so() -> None:
+    with pytest.raises(UserError, match="--checkpoint-activations: fc does not"):
+        ModelConfig(model_type="fc", checkpoint_activations=True)

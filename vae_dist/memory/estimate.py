@@ -12,8 +12,9 @@ from typing import Any
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vae_dist.models.base import Checkpointed
 from vae_dist.objective import Objective
 from vae_dist.telemetry.summary import show_bytes
 
@@ -136,6 +137,24 @@ def activation_bytes(
         held[storage._cdata] = (storage, storage.nbytes())
         return tensor
 
+    again = [0]
+
+    def count_again(block: nn.Module, args: tuple[Tensor, ...]) -> None:
+        """Bytes that a checkpointed block's second computation holds, one block at a time."""
+        assert isinstance(block, Checkpointed)
+        inside: dict[int, Any] = {}
+
+        def keep_inside(tensor: Tensor) -> Tensor:
+            inside[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep_inside, lambda tensor: tensor):
+            block.compute(*args)
+        known = own | {tensor.untyped_storage()._cdata for tensor in args}
+        again.append(sum(s.nbytes() for key, s in inside.items() if key not in known))
+
+    blocks = [m for m in objective.modules() if isinstance(m, Checkpointed) and m.again]
+    hooks = [block.register_forward_pre_hook(count_again) for block in blocks]
     named = [*objective.named_parameters(), *objective.named_buffers()]
     state: dict[str, Tensor] = {name: mode.from_tensor(tensor) for name, tensor in named}
     own = {tensor.untyped_storage()._cdata for tensor in state.values()}
@@ -158,8 +177,11 @@ def activation_bytes(
         # FakeTensorMode has no rule for every operation; an estimate must not stop a run
         log.info("no dry run of %s: %s", type(objective.model).__name__, error)
         return None
+    finally:
+        for hook in hooks:
+            hook.remove()
     sizes = [size for key, (_, size) in held.items() if key not in own | given]
-    return sum(sizes) + max(sizes, default=0)
+    return sum(sizes) + max(sizes, default=0) + max(again)
 
 
 def estimate(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from data_pipeline.errors import UserError
 from vae_dist.gradients import Squeeze
@@ -151,6 +152,30 @@ class VAEModel(nn.Module, ABC):
             return (images - self.pixel_mean) / self.pixel_std
         variance, mean = torch.var_mean(images, dim=(1, 2, 3), keepdim=True, correction=0)
         return (images - mean) / torch.sqrt(variance + 1e-6)
+
+
+class Checkpointed(nn.Module, ABC):
+    """A block that, with ``again``, keeps only its input and computes the rest in backward.
+
+    Its `compute` must draw nothing at random: no generator's state is kept.
+    """
+
+    def __init__(self, again: bool) -> None:
+        super().__init__()
+        self.again = again
+
+    @abstractmethod
+    def compute(self, features: Tensor) -> Tensor:
+        """The block's output."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The block's output, checkpointed where gradients are wanted."""
+        if not (self.again and torch.is_grad_enabled()):
+            return self.compute(features)
+        output: Tensor = checkpoint(
+            self.compute, features, use_reentrant=False, preserve_rng_state=False
+        )
+        return output
 
 
 class LabelBias(nn.Module):

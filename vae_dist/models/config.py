@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from data_pipeline.checks import AtLeast, Within, check_fields
+from data_pipeline.errors import UserError
 from vae_dist.models.registry import MODELS, ModelName
 
 
@@ -36,6 +37,10 @@ class ModelConfig:
     conv_depth: Annotated[int, AtLeast(1)] = 1
     """conv: residual blocks a stage."""
 
+    checkpoint_activations: bool = False
+    """conv: keep only the inputs of its blocks for the backward pass, which computes the rest
+    again: less memory, more time, the same gradients."""
+
     conditional: bool = False
     """Give the label to encoder and decoder (conditional VAE)."""
 
@@ -46,3 +51,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.checkpoint_activations and self.model_type in set(MODELS) - {"conv"}:
+            raise UserError(
+                f"--checkpoint-activations: {self.model_type} does not checkpoint;"
+                " Fix: --model-type conv, or without the flag"
+            )

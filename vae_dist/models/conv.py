@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_pipeline.errors import UserError
-from vae_dist.models.base import VAEModel, with_label_planes
+from vae_dist.models.base import Checkpointed, VAEModel, with_label_planes
 from vae_dist.models.config import ModelConfig
 
 SMALLEST_SIDE = 4
@@ -19,11 +19,11 @@ def norm(width: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(width, 8), width)
 
 
-class Residual(nn.Module):
+class Residual(Checkpointed):
     """Two 3x3 convolutions, each after normalisation and SiLU, added to the input."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
+    def __init__(self, width: int, again: bool) -> None:
+        super().__init__(again)
         self.layers = nn.Sequential(
             norm(width),
             nn.SiLU(),
@@ -33,19 +33,19 @@ class Residual(nn.Module):
             nn.Conv2d(width, width, 3, padding=1),
         )
 
-    def forward(self, features: Tensor) -> Tensor:
+    def compute(self, features: Tensor) -> Tensor:
         return features + self.layers(features)
 
 
-class Upsample(nn.Module):
+class Upsample(Checkpointed):
     """Enlarges features to a given size by repetition, then a 3x3 convolution."""
 
-    def __init__(self, width_in: int, width_out: int, size: tuple[int, int]) -> None:
-        super().__init__()
+    def __init__(self, width_in: int, width_out: int, size: tuple[int, int], again: bool) -> None:
+        super().__init__(again)
         self.size = size
         self.conv = nn.Conv2d(width_in, width_out, 3, padding=1)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def compute(self, features: Tensor) -> Tensor:
         return self.conv(F.interpolate(features, size=self.size, mode="nearest"))
 
 
@@ -68,13 +68,13 @@ class ResidualConvolutional(VAEModel):
             )
         sizes = _sizes(height, width)
         widths = [config.conv_width * min(2**i, 4) for i in range(len(sizes))]
-        depth = config.conv_depth
+        depth, again = config.conv_depth, config.checkpoint_activations
 
         down: list[nn.Module] = [nn.Conv2d(channels + self.num_classes, widths[0], 3, padding=1)]
         for i, stage in enumerate(widths):
             if i:
                 down.append(nn.Conv2d(widths[i - 1], stage, 3, stride=2, padding=1))
-            down += [Residual(stage) for _ in range(depth)]
+            down += [Residual(stage, again) for _ in range(depth)]
         self.encoder = nn.Sequential(*down, norm(widths[-1]), nn.SiLU())
 
         self.top = (widths[-1], *sizes[-1])
@@ -85,9 +85,9 @@ class ResidualConvolutional(VAEModel):
 
         up: list[nn.Module] = []
         for i in reversed(range(len(widths))):
-            up += [Residual(widths[i]) for _ in range(depth)]
+            up += [Residual(widths[i], again) for _ in range(depth)]
             if i:
-                up.append(Upsample(widths[i], widths[i - 1], sizes[i - 1]))
+                up.append(Upsample(widths[i], widths[i - 1], sizes[i - 1], again))
         last = nn.Conv2d(widths[0], channels, 3, padding=1)
         self.decoder = nn.Sequential(*up, norm(widths[0]), nn.SiLU(), last)
 
