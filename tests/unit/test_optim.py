@@ -1,5 +1,6 @@
 """Optimizers and schedules."""
 
+import copy
 from itertools import pairwise
 
 import pytest
@@ -97,3 +98,23 @@ def test_every_optimizer_descends(optimizer: str, fused: bool) -> None:
 def test_wrong_settings_name_their_flag(fields: dict, flag: str) -> None:
     with pytest.raises(ValueError, match=flag):
         OptimConfig(**fields)
+
+
+@pytest.mark.parametrize(("name", "decay"), [("adam", 0.0), ("adam", 0.1), ("adamw", 0.1)])
+def test_adam_without_preparations_is_torchs_bit_for_bit(name: str, decay: float) -> None:
+    """Also where a parameter has no gradient, and resumed from torch's own state."""
+    family = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+    mine, theirs = ([torch.nn.Parameter(torch.ones(n)) for n in (3, 40, 7)] for _ in range(2))
+    ours = build_optimizer(mine, OptimConfig(optimizer=name, weight_decay=decay), 64)
+    plain = family(theirs, lr=1e-3, weight_decay=decay, fused=True)
+    for step in range(6):
+        if step == 3:
+            ours.load_state_dict(copy.deepcopy(plain.state_dict()))
+        for number, pair in enumerate(zip(mine, theirs, strict=True)):
+            drawn = torch.randn(pair[0].shape, generator=torch.Generator().manual_seed(step))
+            for one in pair:
+                one.grad = None if (number, step % 2) == (2, 1) else drawn.clone()
+        ours.step()
+        plain.step()
+        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True)), step
+    assert [float(s["step"]) for s in ours.state.values()] == [6, 6, 3]
