@@ -169,7 +169,7 @@ class Draws:
         if not (
             batch.epoch == self._epoch
             and 0 <= ahead < len(self._block)
-            and torch.equal(batch.position, self._position)
+            and (batch.position is self._position or torch.equal(batch.position, self._position))
         ):
             self._draw(batch)
             ahead = 0

@@ -64,16 +64,20 @@ class MemoryLoader(Loader):
     def read(self, epoch: int, start: int) -> Iterator[Batch]:
         order = self.order(epoch)
         held = order.to(self.data_device)
+        labels, index = self.labels.index_select(0, held), self.index.index_select(0, order)
+        position = torch.empty(0)
         for step in range(start, self.steps_per_epoch):
             first, last, size = batch_slice(self.num_images, self.batch_size, step, self.world)
             rows = held[first:last]
             images = self.images.index_select(0, rows)
             begin = step * self.batch_size
+            if len(position) != len(rows) or size != self.batch_size:
+                position = torch.arange(first - begin, last - begin)
             yield Batch(
                 images=images.view(self.dtype).view(len(rows), *self.image_shape),
-                labels=self.labels.index_select(0, rows),
-                index=self.index.index_select(0, order[first:last]),
-                position=torch.arange(first - begin, last - begin),
+                labels=labels[first:last],
+                index=index[first:last],
+                position=position,
                 size=size,
                 epoch=epoch,
                 step=step,
