@@ -83,6 +83,34 @@ class StandardKL(torch.autograd.Function):
         return grad * mu, (variance - 1).mul_(grad).mul_(0.5), None
 
 
+class Posterior(torch.autograd.Function):
+    """Samples and KL of N(mu, exp(logvar)): z (n, K, z) from noise (n, K, z), then `StandardKL`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, mu: Tensor, logvar: Tensor, noise: Tensor, value: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        deviation, variance = torch.exp(0.5 * logvar), logvar.exp()
+        z = mu[:, None] + noise * deviation[:, None]
+        ctx.save_for_backward(mu, deviation, variance, noise)
+        if not value:
+            return z, variance
+        return z, (mu * mu).add_(variance).sub_(logvar).sub_(1).mul_(0.5)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_z: Tensor, of_kl: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        mu, deviation, variance, noise = ctx.saved_tensors
+        to_mu, to_deviation = _over_samples(of_z), _over_samples(of_z * noise)
+        through_logvar = (variance - 1).mul_(of_kl).mul_(0.5)
+        return (
+            to_mu + of_kl * mu,
+            through_logvar.add_(to_deviation * deviation, alpha=0.5),
+            None,
+            None,
+        )
+
+
 class Squeeze(torch.autograd.Function):
     """``x`` within `inner` of zero; beyond, its distance from there is squeezed below `extra`."""
 
@@ -98,6 +126,10 @@ class Squeeze(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (beyond,) = ctx.saved_tensors
         return torch.addcmul(grad, grad * beyond, beyond, value=-1), None, None
+
+
+def _over_samples(grad: Tensor) -> Tensor:
+    return grad[:, 0] if grad.shape[1] == 1 else grad.sum(1)
 
 
 def _cross_entropy(logits: Tensor, x: Tensor, p: Tensor) -> Tensor:

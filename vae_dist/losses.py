@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data_pipeline.checks import Above, AtLeast, check_fields
 from data_pipeline.errors import UserError
-from vae_dist.gradients import Bernoulli, Gaussian, StandardKL
+from vae_dist.gradients import Bernoulli, Gaussian, Posterior, StandardKL
 from vae_dist.metrics import ssim
 
 LOG_SIGMA_MIN = -6.0  # a standard deviation of 1/400, less than one step of 8-bit grey
@@ -173,6 +173,13 @@ def kl_standard(mu: Tensor, logvar: Tensor, value: bool = True) -> Tensor:
     Without ``value`` only the gradient is right.
     """
     return StandardKL.apply(mu, logvar, value)
+
+
+def sample_and_kl(
+    mu: Tensor, logvar: Tensor, noise: Tensor, value: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Samples of q(z|x) (n, K, z) from standard normal numbers of that shape, and `kl_standard`."""
+    return Posterior.apply(mu, logvar, noise, value)
 
 
 def log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from vae_dist.losses import (
     gaussian_nats,
     kl_standard,
     log_normal,
+    sample_and_kl,
     ssim_nats,
     unbounded_gaussian_nats,
 )
@@ -104,9 +106,8 @@ class Objective(nn.Module):
         Terms
         """
         value = value or not self.gradient_suffices
-        mu, logvar, z, logits, nats = self._draw(images, noise, labels, value)
-        with torch.autocast(images.device.type, enabled=False):
-            kl_dim = kl_standard(mu, logvar, value)
+        mu, logvar, z, kl_dim, logits, nats = self._draw(images, noise, labels, value)
+        with _wide(images):
             standard, ratio = self.config.prior == "standard", None
             if noise is not None and not (standard and self._elbo):
                 ratio = self._log_ratio(mu, logvar, z)
@@ -119,8 +120,8 @@ class Objective(nn.Module):
                 iwae = nats[:, 0] + kl
                 if ratio is not None:
                     iwae = math.log(nats.shape[1]) - torch.logsumexp(-nats - ratio, dim=1)
-            recon = nats[:, 0] if nats.shape[1] == 1 else nats.mean(1)
-        return Terms(recon, kl, kl_dim, mu, logvar, logits[:, 0], iwae)
+            recon = nats.flatten() if nats.shape[1] == 1 else nats.mean(1)
+        return Terms(recon, kl, kl_dim, mu, logvar, logits, iwae)
 
     @property
     def _elbo(self) -> bool:
@@ -174,28 +175,30 @@ class Objective(nn.Module):
 
     def log_weights(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Log importance weights (n, K): log p(x|z) + log p(z) - log q(z|x), fp32."""
-        mu, logvar, z, _, nats = self._draw(images, noise, labels)
-        with torch.autocast(images.device.type, enabled=False):
+        mu, logvar, z, _, _, nats = self._draw(images, noise, labels)
+        with _wide(images):
             return -nats - self._log_ratio(mu, logvar, z)
 
     def _draw(
         self, images: Tensor, noise: Tensor | None, labels: Tensor | None, value: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """mu, logvar, then of each sample z (n, K, z), logits and reconstruction (n, K)."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """mu, logvar, samples z (n, K, z), KL by latent, first logits, reconstruction (n, K)."""
         mu, logvar = self.model.encode(images, labels)
-        z = mu[:, None]
-        if noise is not None:
-            z = z + noise.float() * torch.exp(0.5 * logvar)[:, None]
+        with _wide(images):
+            if noise is None:
+                z, kl_dim = mu[:, None], kl_standard(mu, logvar, value)
+            else:
+                z, kl_dim = sample_and_kl(mu, logvar, noise.float(), value)
         count, samples = z.shape[:2]
         targets = images
         if samples > 1:
             targets = images.repeat_interleave(samples, dim=0)
             labels = None if labels is None else labels.repeat_interleave(samples, dim=0)
         logits = self.model.decode(z.flatten(0, 1), labels)
-        with torch.autocast(images.device.type, enabled=False):
+        with _wide(images):
             nats = self.reconstruction(logits, targets, value)
-        each = (count, samples)
-        return mu, logvar, z, logits.unflatten(0, each), nats.unflatten(0, each)
+        first = logits if samples == 1 else logits[::samples]
+        return mu, logvar, z, kl_dim, first, nats.view(count, samples)
 
     def _log_ratio(self, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
         """log q(z|x) - log p(z), (n, K)."""
@@ -205,6 +208,12 @@ class Objective(nn.Module):
     def mean_image(self, logits: Tensor) -> Tensor:
         """Mean of the likelihood, fp32: of pixels in [0, 1]."""
         return torch.sigmoid(logits.float()) if self.config.of_pixels else logits.float()
+
+
+def _wide(like: Tensor) -> AbstractContextManager[Any]:
+    """No autocast in here; nothing is entered where there is none."""
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _weighted(term: Tensor, weight: float | Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vae_dist.gradients import Bernoulli, Gaussian, Squeeze, StandardKL
+from vae_dist.gradients import Bernoulli, Gaussian, Posterior, Squeeze, StandardKL
 
 
 def plain_bernoulli(logits, images):
@@ -103,3 +103,28 @@ def test_works_under_compile_without_a_graph_break(name):
     result = compiled(*arguments).sum()
     expected = torch.autograd.grad(PAIRS[name][0](*arguments).sum(), arguments[0])
     torch.testing.assert_close(torch.autograd.grad(result, arguments[0]), expected)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_samples_and_kl_have_the_gradients_of_their_formula(samples, dtype):
+    """And without the value the same gradients, bit for bit."""
+    generator = torch.Generator().manual_seed(4)
+    mu, logvar, noise, weights = (
+        torch.randn(5, samples, 4, generator=generator, dtype=dtype) for _ in range(4)
+    )
+    mu, logvar = (t[:, 0].clone().requires_grad_() for t in (mu, logvar))
+
+    def results(value):
+        yield Posterior.apply(mu, logvar, noise, value)
+        yield mu[:, None] + noise * torch.exp(0.5 * logvar)[:, None], plain_kl(mu, logvar)
+
+    def gradients(z, kl):
+        return torch.autograd.grad((z * weights).sum() + (kl * weights[:, 0]).sum(), (mu, logvar))
+
+    ours, plain = results(True)
+    torch.testing.assert_close(ours, plain)
+    found, wanted = gradients(*ours), gradients(*plain)
+    torch.testing.assert_close(found, wanted)
+    for one, other in zip(found, gradients(*next(results(False))), strict=True):
+        assert torch.equal(one, other)

@@ -41,7 +41,9 @@ class WholeImageConvTranspose(nn.ConvTranspose2d):
         bias = None
         if self.bias is not None:  # of each output: added within the product
             bias = self.bias[:, None].expand(channels, height * width).flatten()
-        return F.linear(input, self.weight.flatten(1).t(), bias).unflatten(1, self.weight.shape[1:])
+        return F.linear(input, self.weight.flatten(1).t(), bias).view(
+            len(input), *self.weight.shape[1:]
+        )
 
 
 class WholeImageConvolution(VAEModel):

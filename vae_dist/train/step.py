@@ -63,7 +63,8 @@ def train_step(
     """
     settings, objective, accelerator = state.settings, state.objective, state.accelerator
     images = state.to_images(batch, augment=True)
-    noise = state.noise(batch).unflatten(1, (-1, objective.model.latent_size))
+    noise = state.noise(batch)
+    noise = noise.view(len(noise), settings.loss.importance_samples, objective.model.latent_size)
     weights = state.balance_weights()
     beta = kl_weight_at(settings.loss, state.counters.step, state.total_steps)
     state.kl_weight = beta if weights is None else weights[1]
@@ -148,7 +149,7 @@ def _update(state: TrainState, measure: bool) -> tuple[Tensor | None, bool]:
     # Under fp16 the scaler skips overflows by itself. Gradients are reduced already, so all
     # processes see the same norm and decide alike.
     if allowed and norm is not None and accelerator.scaler is None and not norm.isfinite():
-        optimizer.zero_grad(set_to_none=True)
+        _forget_gradients(state)
         counters.bad_steps += 1
         if counters.bad_steps > allowed:
             raise NonFiniteLoss(counters.step)
@@ -159,5 +160,10 @@ def _update(state: TrainState, measure: bool) -> tuple[Tensor | None, bool]:
             state.average.update(counters.updates)
     else:
         counters.skipped += 1
-    optimizer.zero_grad(set_to_none=True)
+    _forget_gradients(state)
     return norm, True
+
+
+def _forget_gradients(state: TrainState) -> None:
+    for parameter in state.parameters:
+        parameter.grad = None
