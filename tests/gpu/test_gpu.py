@@ -104,7 +104,7 @@ def state_on(device):
     )
     settings = Settings(run=RunConfig(batch_size=64), model=ModelConfig(model_type="fc_conv"))
     manifest = SimpleNamespace(
-        image_shape=SHAPE, classes=range(10), mean=[0.3], std=[0.3], values=Values()
+        image_shape=SHAPE, classes=range(10), mean=[0.3], std=[0.3], values=Values(), layout="block"
     )
     return TrainState(settings, manifest, accelerator, 100)
 

@@ -43,7 +43,7 @@ def make(autocast=None, loss=None, model="fc_conv", **run):
         loss=loss or LossConfig(),
     )
     manifest = SimpleNamespace(
-        image_shape=SHAPE, classes=range(10), mean=[0.3], std=[0.3], values=Values()
+        image_shape=SHAPE, classes=range(10), mean=[0.3], std=[0.3], values=Values(), layout="block"
     )
     state = TrainState(settings, manifest, accelerator, 10)
     if autocast:
