@@ -20,10 +20,10 @@ from evaluation.results.records import Failure, RunInfo
 from evaluation.settings import EvaluateConfig
 from evaluation.stages import cost_arrays
 from evaluation.state import Evaluation
-from vae_dist.run.checkpoint import resolve_checkpoint
 from vae_dist.run.data import check_data, data_of
 from vae_dist.run.load import load_run
 from vae_dist.run.trained import Run
+from vae_dist.run.which_checkpoint import resolve_checkpoint
 
 
 def check_runs(config: EvaluateConfig, data: DataFolder) -> list[str]:

@@ -48,6 +48,7 @@ MODULES = {
     "doctor": "doctor.command",
     "bench": "bench.command",
     "ablate": "ablate.command",
+    "sweep": "sweep.command",
 }
 
 SLOW = {

@@ -19,7 +19,8 @@ from data_pipeline.records import read_json
 from launch.ablate.study import Study, read_study
 from launch.config import parse
 from launch.parts import PartOf, part_of
-from launch.sweep import Training, carry_out
+from launch.sweep.carry_out import carry_out
+from launch.sweep.trainings import Training
 
 DESCRIPTION = """Train every row of a study over several seeds on one or more data sets, evaluate them, and
 say which of the study's statements hold.

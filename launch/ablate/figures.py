@@ -11,7 +11,7 @@ from evaluation.evaluation import evaluate
 from evaluation.results.records import TEST_FIGURE, Results
 from evaluation.settings import EvaluateConfig
 from launch.ablate.study import FIGURES, METHODS, Study
-from launch.sweep import Training
+from launch.sweep.trainings import Training
 
 KNN: dict[str, Any] = {"metric": TEST_FIGURE["metric"], "weights": TEST_FIGURE["weights"], "k": 10}
 """The figure ``knn`` among the rows of an evaluation, which has it for one number of labels."""

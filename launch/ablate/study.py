@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from data_pipeline.checks import AtLeast, OneOf, check_fields
 from data_pipeline.errors import UserError, files_of_user, nearest
 from launch.setting_files import PRESETS, preset_path, read_settings
-from launch.sweep import Training, check_training, flags_of
+from launch.sweep.trainings import Training, check_training, flags_of
 
 STUDIES = PRESETS / "ablation"
 METHODS = ("pca", "umap")

@@ -29,7 +29,8 @@ from launch.cli import main
 from tests.data_folders import digits, drawn, written
 from tests.integration.faulty_server import FaultyServer, faulty_server
 from tests.training_runs import flags
-from vae_dist.run.checkpoint import fault_of, own_checkpoint, read_meta
+from vae_dist.run.checkpoint import fault_of, read_meta
+from vae_dist.run.which_checkpoint import own_checkpoint
 
 QUICK = Patience(timeout=1.0, retries=2, delay=0.01)
 RNG = np.random.default_rng(0)

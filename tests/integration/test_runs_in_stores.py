@@ -21,8 +21,9 @@ from vae_dist.mirror.config import MirrorConfig
 from vae_dist.mirror.fetch import local_copy
 from vae_dist.mirror.mirror import Mirror
 from vae_dist.mirror.store import ONCE, Store
-from vae_dist.run.checkpoint import CheckpointConfig, fault_of, own_checkpoint, save_checkpoint
+from vae_dist.run.checkpoint import CheckpointConfig, fault_of, save_checkpoint
 from vae_dist.run.folder import RunFolder
+from vae_dist.run.which_checkpoint import own_checkpoint
 
 SETTINGS = {
     "model_type": "fc", "latent_size": 3, "epochs": 4, "batch_size": 50, "log_every": 2,

@@ -14,8 +14,8 @@ from optuna.distributions import FloatDistribution, IntDistribution
 
 from launch import sweep
 from launch.cli import main
-from launch.search import Search
-from launch.sweep import read_grid
+from launch.sweep.search import Search
+from launch.sweep.trainings import read_grid
 from tests.data_folders import drawn, written
 from tests.training_runs import environment
 from tests.warm import run_warm

@@ -17,19 +17,13 @@ from vae_dist.mirror.config import MirrorConfig
 from vae_dist.mirror.fetch import local_copy
 from vae_dist.mirror.index import read_index
 from vae_dist.mirror.lock import StoreLock
-from vae_dist.mirror.mirror import Mirror, follow
+from vae_dist.mirror.mirror import Mirror
 from vae_dist.mirror.places import copy_place, run_place, split_address
+from vae_dist.mirror.session import follow
 from vae_dist.mirror.store import ONCE, Store
-from vae_dist.run.checkpoint import (
-    CheckpointConfig,
-    fault_of,
-    link,
-    linked,
-    own_checkpoint,
-    prune,
-    save_checkpoint,
-)
+from vae_dist.run.checkpoint import CheckpointConfig, fault_of, link, save_checkpoint
 from vae_dist.run.folder import RunFolder
+from vae_dist.run.which_checkpoint import linked, own_checkpoint, prune
 
 KEEP = CheckpointConfig(keep_last=1)
 
@@ -167,7 +161,7 @@ def test_a_copy_that_broke_off_is_invisible(address, start, parts, monkeypatch):
 
     monkeypatch.setattr(Store, "_call", broken)
     training.save(4)
-    until(lambda: count > parts or "step-00000004" in training.mirror.index.checkpoints)
+    until(lambda: count > parts or "step-00000004" in training.mirror.copier.index.checkpoints)
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(training.folder.path.parent / "cache"))
     whole = "step-00000004" if parts == 4 else "step-00000002"

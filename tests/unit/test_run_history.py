@@ -13,16 +13,12 @@ from vae_dist.run.checkpoint import (
     CheckpointConfig,
     fault_of,
     link,
-    linked,
-    list_checkpoints,
     load_checkpoint,
-    own_checkpoint,
-    prune,
     save_checkpoint,
-    step_of,
 )
 from vae_dist.run.folder import RunFolder
 from vae_dist.run.history import best_score, go_back
+from vae_dist.run.which_checkpoint import linked, list_checkpoints, own_checkpoint, prune, step_of
 from vae_dist.sinks import JsonLines
 
 SCORES = {9: 5.0, 18: 3.0, 27: 4.0, 36: 2.0}

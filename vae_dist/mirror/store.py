@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -172,3 +173,12 @@ class Store:
 
         persist(join(self.address, name) if name else self.address, attempt, self.patience)
         return answer[0]
+
+
+@contextlib.contextmanager
+def asked() -> Iterator[None]:
+    """What the store refuses before the training begins is the user's to see to."""
+    try:
+        yield
+    except TransferError as error:
+        raise UserError(f"--runs-dir: {error}; Fix: see docs/remote.md") from error

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data_pipeline.errors import UserError
 from vae_dist.models import ModelConfig, article2018_model, build_model, import_article2018_state
-from vae_dist.run.checkpoint import read_torch
+from vae_dist.run.tensor_files import read_torch
 
 IMAGE_SHAPE, NUM_CLASSES = (1, 28, 28), 10
 LARGEST = 1e6

@@ -11,23 +11,22 @@ import dataclasses
 import hashlib
 import io
 import shutil
-import warnings
-import zipfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from data_pipeline.checks import AtLeast, OneOf, check_fields
-from data_pipeline.errors import UserError, files_of_user, reason_of
+from data_pipeline.errors import UserError, reason_of
 from data_pipeline.files import sync, write_json
 from data_pipeline.records import read_json, read_record
+from vae_dist.run.tensor_files import load_weights, read_torch
 
 SCHEMA = 1
 FILES = ("model.safetensors", "trainer.pt")
-_REPLACED = ".replaced-"
+REPLACED = ".replaced-"
+"""What the name of a checkpoint begins with while it is replaced."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -112,7 +111,7 @@ def save_checkpoint(
             sync(beside / name)
         write_json(beside / "meta.json", {"schema": SCHEMA, **meta, "sha256": hashes})
         sync(beside)
-        old = folder / f"{_REPLACED}{target.name}"
+        old = folder / f"{REPLACED}{target.name}"
         if target.exists():  # the same step again, as after a validation that was broken off
             target.rename(old)
         beside.rename(target)
@@ -131,29 +130,6 @@ def link(folder: Path, name: str, target: Path) -> None:
     beside.unlink(missing_ok=True)
     beside.symlink_to(target.name)
     beside.replace(folder / name)
-
-
-def linked(folder: Path, name: str) -> Path | None:
-    """The checkpoint that ``best`` or ``last`` names, whether it is there or not.
-
-    A copy of the run may hold a folder in place of the link.
-    """
-    place = folder / name
-    if place.is_symlink():
-        return folder / place.readlink().name
-    if (place / "meta.json").is_file():
-        return checkpoint_path(folder, read_meta(place).step)
-    return None
-
-
-def recover(folder: Path) -> None:
-    """Put back the checkpoint that a kill left half replaced."""
-    for old in folder.glob(f"{_REPLACED}*"):
-        target = folder / old.name.removeprefix(_REPLACED)
-        if target.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            old.rename(target)
 
 
 def fault_of(checkpoint: Path) -> str:
@@ -181,109 +157,6 @@ def read_meta(checkpoint: Path) -> Meta:
     return read_record(Meta, read_json(path), str(path), ignore_unknown=True)
 
 
-def step_of(checkpoint: Path) -> int:
-    """The step that a checkpoint folder's name says."""
-    return int(checkpoint.name.removeprefix("step-"))
-
-
-def list_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoint folders by step, oldest first; unfinished ones do not count."""
-    found = [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdecimal()]
-    return sorted((p for p in found if (p / "meta.json").is_file()), key=step_of)
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a ``checkpoints`` folder, or None."""
-    for checkpoint in reversed(list_checkpoints(folder)):
-        if not fault_of(checkpoint):
-            return checkpoint
-    return None
-
-
-def own_checkpoint(folder: Path) -> tuple[Path | None, str]:
-    """Where a run stands: at what ``last`` names, not at the highest step.
-
-    Returns
-    -------
-    checkpoint : Path or None
-        None where there is none yet. If the one that ``last`` names is damaged, the complete one
-        before it.
-    note : str
-        What has to be said of those that were passed over; or empty.
-
-    Raises
-    ------
-    UserError
-        If there are checkpoints and none can be used.
-    """
-    checkpoints, last = list_checkpoints(folder), linked(folder, "last")
-    passed = []
-    if last is not None and last not in checkpoints:
-        passed.append(f"{last.name} is missing")
-    for checkpoint in reversed(checkpoints):
-        if last is not None and step_of(checkpoint) > step_of(last):
-            continue  # of a way that was abandoned, or written by a run that was killed before it
-        if not (fault := fault_of(checkpoint)):
-            return checkpoint, ", ".join(passed)
-        passed.append(f"{checkpoint.name} is damaged ({fault})")
-    if not checkpoints:
-        return None, ""
-    raise UserError(
-        f"{folder}: {', '.join(passed)}, and no complete checkpoint comes before; name one by "
-        "--resume PATH, or start over by --overwrite True without --resume"
-    )
-
-
-def prune(folder: Path, config: CheckpointConfig) -> None:
-    """Remove what `config` does not keep, and leftovers of writes that were killed."""
-    for leftover in folder.glob(".writing-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    checkpoints = list_checkpoints(folder)
-    kept: set[Path | None] = set(checkpoints[-config.keep_last :])
-    kept |= {linked(folder, "best"), linked(folder, "last")}
-    every = config.keep_every_epochs
-    for checkpoint in checkpoints:
-        if checkpoint in kept:
-            continue
-        if every and (epoch := read_meta(checkpoint).epoch) > 0 and epoch % every == 0:
-            continue
-        remove(checkpoint)
-
-
-def remove(checkpoint: Path) -> None:
-    """Remove a checkpoint; a kill in here leaves nothing that looks complete."""
-    (checkpoint / "meta.json").unlink(missing_ok=True)
-    shutil.rmtree(checkpoint, ignore_errors=True)
-
-
-def resolve_checkpoint(path: Path, which: str = "best") -> Path:
-    """The checkpoint folder that a path names.
-
-    Parameters
-    ----------
-    path : Path
-        A run folder, its ``checkpoints`` folder, or a checkpoint folder itself.
-    which : str
-        ``"best"`` or ``"last"``: which of a run's checkpoints; where there is no best yet, last.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
-    if (path / "meta.json").is_file():
-        return path
-    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    for name in (which, "last"):
-        named = linked(folder, name)
-        if named is not None and (named / "meta.json").is_file():
-            return named
-    newest = newest_checkpoint(folder) if folder.is_dir() else None
-    if newest is None:
-        raise UserError(f"{path}: holds no complete checkpoint; give a run or checkpoint folder")
-    return newest
-
-
 def load_checkpoint(
     checkpoint: Path,
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any], Meta]:
@@ -301,55 +174,6 @@ def load_checkpoint(
         )
     model = load_weights(checkpoint / "model.safetensors")
     return model, read_torch(checkpoint / "trainer.pt"), read_meta(checkpoint)
-
-
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a ``.safetensors`` file by name, onto the CPU."""
-    try:
-        return load_file(path)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:200]})") from error
-
-
-def read_torch(path: Path) -> dict[str, Any]:
-    """What a file of ``torch.save`` holds, onto the CPU; no code of it is run.
-
-    Zip files are checked by their CRC-32 first, which torch does not do. A file in torch's older
-    format must end where its last tensor ends; a changed number within a tensor cannot be seen
-    there.
-
-    Raises
-    ------
-    UserError
-        If it cannot be read, is damaged, or holds no dictionary with text keys.
-    """
-    with files_of_user(f"{path}: cannot be read"):
-        content = io.BytesIO(path.read_bytes())
-    try:
-        in_zip = zipfile.is_zipfile(content)
-        if in_zip:
-            with zipfile.ZipFile(content) as archive:
-                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                    raise ValueError("a compressed part")
-                if (part := archive.testzip()) is not None:
-                    raise ValueError(f"{part} has another CRC-32")
-        content.seek(0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on pickle protocols; said of noise, too
-            held = torch.load(content, map_location="cpu", weights_only=True)
-        if not in_zip and content.tell() != content.getbuffer().nbytes:
-            raise ValueError("bytes after its end")
-    except MemoryError:
-        raise
-    except Exception as error:  # torch and pickle raise whatever a damaged file leads them to
-        kind = str(error) if type(error) in (ValueError, zipfile.BadZipFile) else "torch refuses it"
-        raise UserError(
-            f"{path}: damaged, or not a file of torch.save with tensors and plain values only "
-            f"({kind})"
-        ) from error
-    if not isinstance(held, dict) or not all(isinstance(key, str) for key in held):
-        raise UserError(f"{path}: holds {type(held).__name__}, expected a dictionary with names")
-    return held
 
 
 def _sha256(path: Path) -> str:

@@ -18,9 +18,10 @@ from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.files import write_json
 from data_pipeline.lock import Lock
 from data_pipeline.redact import scrubbed
-from vae_dist.mirror.mirror import Mirror, follow
-from vae_dist.run.checkpoint import list_checkpoints, recover
+from vae_dist.mirror.mirror import Mirror
+from vae_dist.mirror.session import follow
 from vae_dist.run.history import clear, go_back
+from vae_dist.run.which_checkpoint import list_checkpoints, recover
 
 _PACKAGES = ("torch", "torchvision", "accelerate", "webdataset", "numpy", "safetensors")
 

@@ -8,15 +8,8 @@ import shutil
 from pathlib import Path
 
 from data_pipeline.files import write_whole
-from vae_dist.run.checkpoint import (
-    checkpoint_path,
-    link,
-    linked,
-    list_checkpoints,
-    read_meta,
-    remove,
-    step_of,
-)
+from vae_dist.run.checkpoint import checkpoint_path, link, read_meta
+from vae_dist.run.which_checkpoint import linked, list_checkpoints, remove, step_of
 
 EPOCH_TAGS = "eph_"
 """TensorBoard tags that begin so are counted in epochs, the others in steps."""

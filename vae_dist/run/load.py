@@ -20,9 +20,11 @@ from vae_dist.models import ModelConfig, build_model
 from vae_dist.models.registry import names_a_module
 from vae_dist.objective import Objective
 from vae_dist.run.article2018 import IMAGE_SHAPE, NUM_CLASSES, read_article2018
-from vae_dist.run.checkpoint import SCHEMA, load_checkpoint, load_weights, resolve_checkpoint
+from vae_dist.run.checkpoint import SCHEMA, load_checkpoint
 from vae_dist.run.data import data_of
+from vae_dist.run.tensor_files import load_weights
 from vae_dist.run.trained import Run
+from vae_dist.run.which_checkpoint import resolve_checkpoint
 from vae_dist.train.ema import split_average
 
 

@@ -6,13 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from data_pipeline.checks import flag_of
 from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.folder import DataFolder
-from data_pipeline.records import read_record
 from vae_dist.mirror.fetch import local_copy
 from vae_dist.run.article2018 import read_article2018
 from vae_dist.run.checkpoint import (
@@ -20,13 +18,12 @@ from vae_dist.run.checkpoint import (
     checkpoint_path,
     link,
     load_checkpoint,
-    own_checkpoint,
-    prune,
-    resolve_checkpoint,
     save_checkpoint,
 )
 from vae_dist.run.data import check_data, continue_on, data_of, describe_data
 from vae_dist.run.folder import RunFolder
+from vae_dist.run.held import Held, check_path, checked
+from vae_dist.run.which_checkpoint import own_checkpoint, prune, resolve_checkpoint
 from vae_dist.train.accelerator import on_main
 from vae_dist.train.ema import Average, split_average
 from vae_dist.train.optim import set_rates
@@ -160,14 +157,14 @@ def restore(state: TrainState, checkpoints: Path, data: DataFolder) -> str:
     else:
         checkpoint = resolve_checkpoint(local_copy(resume), which="last")
     weights, content, meta = load_checkpoint(checkpoint)
-    held = _checked(content, state, checkpoint)
+    held = checked(content, state, checkpoint)
     trained_on = data_of(checkpoint)
     allow = state.settings.run.allow_other_data
     note = check_data(str(checkpoint), trained_on, data, allow=allow)
     state.trained_on = continue_on(trained_on, data)
     weights, average = split_average(weights)
     _load_weights(state, weights, checkpoint)
-    _check_path(held, state, checkpoint)
+    check_path(held, state, checkpoint)
     # Moments come from the checkpoint; rates and other options are those of the flags.
     fresh = state.optimizer.state_dict()
     state.optimizer.load_state_dict({**fresh, "state": held.optimizer["state"]})
@@ -213,88 +210,6 @@ def _restore_average(state: TrainState, average: dict[str, Tensor] | None) -> st
     return ""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Held:
-    """What ``trainer.pt`` holds; see `capture`."""
-
-    optimizer: dict[str, Any]
-    scheduler: dict[str, Any]
-    scaler: dict[str, int | float] | None
-    counters: Counters
-    best: float | None
-    running: Any
-    epoch_sums: Any
-    steps_per_epoch: int
-    optimizer_type: str
-    order: dict[str, Any]
-    total_steps: int | None = None
-    noise: str = ""
-    augment: dict[str, Any] | None = None
-    best_by: str = ""  # of checkpoints that do not say it: as now
-    frozen: Any = dataclasses.field(default_factory=list)
-
-
-def _checked(content: dict[str, Any], state: TrainState, checkpoint: Path) -> _Held:
-    """The content of ``trainer.pt``, its structure checked against this run's."""
-    where = f"{checkpoint}/trainer.pt"
-    held = read_record(_Held, content, where, ignore_unknown=True)
-    if min(dataclasses.astuple(held.counters)) < 0:
-        raise UserError(f"{where}: damaged: counters are negative")
-    for name in ("last_epoch", "_step_count"):
-        count = held.scheduler.get(name)
-        if not isinstance(count, int) or count < 0:
-            raise UserError(f"{where}: damaged: scheduler.{name} is {count!r:.40}")
-    for name in ("running", "epoch_sums"):
-        _check_tensor(getattr(held, name), getattr(state, name).shape, f"{where}: {name}")
-    entries = held.optimizer.get("state")
-    if not isinstance(entries, dict):
-        raise UserError(f"{where}: damaged: optimizer has no state")
-    other = held.optimizer_type != state.settings.optim.optimizer or held.frozen != state.frozen
-    if other:
-        return held  # refused by `_check_path`, which says why
-    for number, entry in entries.items():
-        if number not in range(len(state.parameters)) or not isinstance(entry, dict):
-            raise UserError(f"{where}: damaged: optimizer has an entry {number!r:.40}")
-        for name, value in entry.items():
-            if isinstance(value, Tensor) and value.numel() != 1:
-                shape = state.parameters[number].shape
-                _check_tensor(value, shape, f"{where}: optimizer, {number}, {name}")
-    return held
-
-
-def _check_tensor(value: Any, shape: torch.Size, where: str) -> None:
-    if not isinstance(value, Tensor) or value.shape != shape:
-        raise UserError(f"{where}: damaged, or of another model: expected shape {tuple(shape)}")
-
-
-def _check_path(held: _Held, state: TrainState, checkpoint: Path) -> None:
-    """Refuse settings under which the run would silently leave the path it was on."""
-    if held.optimizer_type != state.settings.optim.optimizer:
-        raise UserError(
-            f"{checkpoint}: was made with --optimizer {held.optimizer_type}, whose state "
-            f"does not serve {state.settings.optim.optimizer}; resume with the same one"
-        )
-    if held.frozen != state.frozen:
-        raise UserError(
-            f"{checkpoint}: was made with other parts frozen; resume with the same --freeze, or "
-            "start another run with --init-from"
-        )
-    if held.steps_per_epoch != state.steps_per_epoch:
-        raise UserError(
-            f"{checkpoint}: was made with {held.steps_per_epoch} steps an epoch, these data "
-            f"and this --batch-size give {state.steps_per_epoch}; resume with the same ones"
-        )
-    if held.counters.step_in_epoch:
-        changed = [k for k, v in state.order.items() if held.order.get(k) != v]
-        if changed:
-            told = ", ".join(f"{k} {held.order.get(k)} (now {state.order[k]})" for k in changed)
-            raise UserError(
-                f"{checkpoint}: lies in the middle of an epoch whose order follows from {told}; "
-                "resume with the same, or from the end of an epoch"
-            )
-
-
-def _new_plan(held: _Held, state: TrainState) -> str:
     """What to say where a schedule stretches over another number of steps than before."""
     settings, former = state.settings, held.total_steps or state.total_steps
     stretched = [
@@ -313,12 +228,13 @@ def _new_plan(held: _Held, state: TrainState) -> str:
     )
 
 
+<<<<<<< HEAD
 def _augment(state: TrainState) -> dict[str, Any]:
     settings = state.settings
     return settings.augment.deciding(settings.augmentations)
 
 
-def _new_augment(held: _Held, state: TrainState) -> str:
+def _new_augment(held: Held, state: TrainState) -> str:
     """What to say where training images are augmented in another way than before."""
     now, former = _augment(state), held.augment
     if former is None or former == now:
@@ -331,7 +247,10 @@ def _new_augment(held: _Held, state: TrainState) -> str:
     )
 
 
-def _new_measure(held: _Held, state: TrainState) -> str:
+def _new_measure(held: Held, state: TrainState) -> str:
+=======
+def _new_measure(held: Held, state: TrainState) -> str:
+>>>>>>> ad27f81 (Split the sweep, the mirror and the checkpoints by what each part does; let a sweep keep its runs in a store)
     """Forget the best score where another figure chooses the best now; what to say of it."""
     now = state.settings.checkpoint.best_by
     if held.best_by in ("", now) or held.best is None:

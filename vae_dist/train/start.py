@@ -14,7 +14,9 @@ from data_pipeline.redact import shown
 from vae_dist.mirror.fetch import local_copy
 from vae_dist.objective import Objective
 from vae_dist.run.article2018 import read_article2018
-from vae_dist.run.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
+from vae_dist.run.checkpoint import load_checkpoint
+from vae_dist.run.tensor_files import load_weights
+from vae_dist.run.which_checkpoint import resolve_checkpoint
 from vae_dist.train.ema import split_average
 
 NAMED = 5

@@ -13,8 +13,7 @@ from typing import Any
 
 from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.lock import Lock
-
-STOPPED = 75
+from launch.sweep.carry_out import STOPPED
 
 
 class Search:
