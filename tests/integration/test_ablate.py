@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.errors import UserError
-from launch import sweep
 from launch.ablate.figures import Cell
 from launch.ablate.page import page, write_page
 from launch.ablate.study import Statement, read_study, study_names
@@ -24,6 +23,7 @@ from launch.ablate.verdict import (
     together,
 )
 from launch.cli import main
+from launch.sweep import carry_out as sweep
 from tests.data_folders import digits, written
 from tests.training_runs import environment
 from tests.warm import run_warm

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from launch import sweep
 from launch.cli import main
+from launch.sweep import carry_out as sweep
 from launch.sweep.search import Search
 from launch.sweep.trainings import read_grid
 from tests.data_folders import drawn, written

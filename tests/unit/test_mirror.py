@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from data_pipeline.errors import UserError
-from vae_dist.mirror import mirror as mirror_module
+from vae_dist.mirror import session as session_module
 from vae_dist.mirror.config import MirrorConfig
 from vae_dist.mirror.fetch import local_copy
 from vae_dist.mirror.index import read_index
@@ -287,13 +287,13 @@ def test_the_processes_of_another_machine_fetch_once(address, start, tmp_path, m
     first.save(2)
     assert first.end() == ""
     main, fetched = start("one", step=2), []
-    bring = mirror_module.bring_checkpoints
+    bring = session_module.bring_checkpoints
 
     def counted(*words: object) -> None:
         fetched.append(words)
         bring(*words)
 
-    monkeypatch.setattr(mirror_module, "bring_checkpoints", counted)
+    monkeypatch.setattr(session_module, "bring_checkpoints", counted)
     for _ in range(3):
         follow(address, tmp_path / "other", "")
     follow(address, main.folder.path, "")  # beside the main process there is nothing to fetch

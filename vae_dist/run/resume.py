@@ -210,6 +210,7 @@ def _restore_average(state: TrainState, average: dict[str, Tensor] | None) -> st
     return ""
 
 
+def _new_plan(held: Held, state: TrainState) -> str:
     """What to say where a schedule stretches over another number of steps than before."""
     settings, former = state.settings, held.total_steps or state.total_steps
     stretched = [
@@ -228,7 +229,6 @@ def _restore_average(state: TrainState, average: dict[str, Tensor] | None) -> st
     )
 
 
-<<<<<<< HEAD
 def _augment(state: TrainState) -> dict[str, Any]:
     settings = state.settings
     return settings.augment.deciding(settings.augmentations)
@@ -248,9 +248,6 @@ def _new_augment(held: Held, state: TrainState) -> str:
 
 
 def _new_measure(held: Held, state: TrainState) -> str:
-=======
-def _new_measure(held: Held, state: TrainState) -> str:
->>>>>>> ad27f81 (Split the sweep, the mirror and the checkpoints by what each part does; let a sweep keep its runs in a store)
     """Forget the best score where another figure chooses the best now; what to say of it."""
     now = state.settings.checkpoint.best_by
     if held.best_by in ("", now) or held.best is None:
