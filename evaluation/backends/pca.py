@@ -19,6 +19,7 @@ from evaluation.pixels import Pixels
 
 WIDEST = 2048  # columns up to which the covariance is taken
 MOST_ROWS = 6000  # rows up to which their inner products are taken
+HELD_BYTES = 1 << 30  # of centred rows that are held while their inner products are taken
 TOLERANCE, MOST_PASSES = 1e-6, 40
 
 
@@ -59,7 +60,7 @@ class Pca:
 
 
 def fit_pca(rows: Pixels, components: int) -> Pca:
-    """Fit PCA on all rows; at most one part of them is in memory at a time."""
+    """Fit PCA on all rows; at most `HELD_BYTES` and a part of them are in memory at a time."""
     n, d = rows.shape
     mean = np.zeros(d)
     for _, part in rows:
@@ -96,23 +97,29 @@ def _by_covariance(
 def _by_gram(
     rows: Pixels, mean: np.ndarray, components: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Rows are read again for each pair of parts, so that two parts are in memory."""
+    """As many parts as `HELD_BYTES` allows are held while the later ones are read once past them."""
     centre = mean.astype(np.float32)
     parts = rows.parts()
     gram = np.empty((len(rows), len(rows)))
-    for place, one in enumerate(parts):
-        own, left = rows.read(one)
-        left = left - centre
-        for two in parts[: place + 1]:
-            other, right = (own, left) if two is one else rows.read(two)
-            product = left @ (right if two is one else right - centre).T
-            gram[np.ix_(own, other)] = product
-            gram[np.ix_(other, own)] = product.T
+    while parts:
+        held: list[tuple[np.ndarray, np.ndarray]] = []
+        room = HELD_BYTES
+        for place, part in enumerate(parts):
+            own, values = rows.read(part)
+            left = values - centre
+            if place == len(held) and (not held or left.nbytes <= room):
+                held.append((own, left))
+                room -= left.nbytes
+            for other, right in held:
+                product = left @ right.T
+                gram[np.ix_(own, other)] = product
+                gram[np.ix_(other, own)] = product.T
+        parts = parts[len(held) :]
     total = float(np.trace(gram))
     variance, vectors = _leading(gram, components)
     axes = np.zeros((components, len(mean)))
-    for own, part in rows:
-        axes += vectors[own].T.astype(np.float32) @ (part - centre)
+    for own, values in rows:
+        axes += vectors[own].T.astype(np.float32) @ (values - centre)
     length = np.linalg.norm(axes, axis=1, keepdims=True)
     return variance, axes / np.where(length > 0, length, 1), total
 

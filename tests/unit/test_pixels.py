@@ -63,6 +63,8 @@ def spread(n: int, d: int) -> np.ndarray:
     [
         (spread(300, 40), {}, "covariance"),
         (spread(40, 300), {"WIDEST": 100}, "inner products"),
+        (spread(200, 300), {"WIDEST": 100, "HELD_BYTES": 4 * 80 * 300}, "inner products"),
+        (spread(200, 300), {"WIDEST": 100, "HELD_BYTES": 0}, "inner products"),
         (spread(200, 300), {"WIDEST": 100, "MOST_ROWS": 100}, "randomized"),
     ],
 )
@@ -78,6 +80,19 @@ def test_every_solver_equals_scikit_learns_pca(rows, limits, solver, monkeypatch
     assert (found.axes[np.arange(5), np.abs(found.axes).argmax(1)] > 0).all()
     assert np.allclose(found.axes @ found.axes.T, np.eye(5), atol=1e-5)
     assert np.allclose(found.mean, rows.mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize(("held", "reads"), [(6, 6), (2, 6 + 4 + 2)])
+def test_inner_products_read_each_part_once_for_every_fill_of_memory(held, reads, monkeypatch):
+    rows, read = spread(60, 300), Pixels.read
+    monkeypatch.setattr(solvers, "WIDEST", 100)
+    monkeypatch.setattr(pixels, "PART_BYTES", 4 * 10 * 300)
+    monkeypatch.setattr(solvers, "HELD_BYTES", 4 * 10 * 300 * held)
+    calls = []
+    monkeypatch.setattr(Pixels, "read", lambda self, part: calls.append(part) or read(self, part))
+    fit_pca(Pixels(rows), 5)
+    mean_and_axes = 2 * 6
+    assert len(calls) == mean_and_axes + reads
 
 
 @pytest.mark.slow
