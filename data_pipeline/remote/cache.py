@@ -143,19 +143,28 @@ class Cache:
 
     def _checked(self, path: Path, sha256: str, size: int) -> bool:
         """Check the content of what lies here; what is wrong is removed."""
-        if not path.exists():
+        try:
+            whole = path.stat().st_size == size and sha256_of(path) == sha256
+        except FileNotFoundError:  # never here, or evicted meanwhile
             return False
-        if path.stat().st_size != size or sha256_of(path) != sha256:
+        if not whole:
             _remove(path)
             return False
-        self._write_record(path)
-        return True
+        with self._room():
+            return self._write_record(path)
 
-    def _write_record(self, path: Path) -> None:
+    def _write_record(self, path: Path) -> bool:
+        """Note that the content is right, under the lock of `_room`; False if it was evicted."""
         signature = _signature(path)
-        assert signature is not None
+        if signature is None:
+            return False
         write_json(_record(path), {"signature": signature, "checked": time.time()}, durable=False)
         self.known[path.name] = _Known(signature, time.time())
+        return True
+
+    def _room(self) -> FileLock:
+        """Held by whoever evicts, or makes a part an object."""
+        return FileLock(self.folder / "locks" / "room")
 
     def _fetch(self, url: str, path: Path, sha256: str, size: int, patience: Patience) -> None:
         part = path.with_suffix(f".{size}.part")
@@ -180,9 +189,9 @@ class Cache:
             resumed = False  # the old beginning may be to blame: once more, from zero
         with part.open("rb") as file:
             os.fsync(file.fileno())
-        with FileLock(self.folder / "locks" / "room"):  # whoever adds up sees it once
+        with self._room():  # whoever adds up sees it once, and evicts it with its record
             os.replace(part, path)
-        self._write_record(path)
+            self._write_record(path)
         self.fetched.add(sha256)
 
     def _make_room(self, size: int, part: Path) -> bool:
@@ -192,7 +201,7 @@ class Cache:
         """
         evicted = False
         while True:
-            with FileLock(self.folder / "locks" / "room"):
+            with self._room():
                 others = [entry for entry in self._entries() if entry.path != part]
                 others.sort(key=lambda entry: entry.used)
                 here = part.stat().st_size if part.exists() else 0

@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,24 @@ def test_ranks_that_want_more_than_fits_get_all_the_same(server, tmp_path):
         done.set()
         watcher.join()
     assert 0 < highest <= int(2.5 * SIZE)
+
+
+def test_a_file_is_not_evicted_before_its_record_is_written(server, tmp_path, monkeypatch):
+    """Another rank that needs the room waits until the one that fetched has noted its sum."""
+    write_record, others = Cache._write_record, []
+
+    def noted(cache: Cache, path: Path) -> bool:
+        monkeypatch.setattr(Cache, "_write_record", write_record)
+        evict = partial(_get, Cache(tmp_path, SIZE), server, "f1")
+        others.append(threading.Thread(target=evict))
+        others[0].start()
+        others[0].join(0.3)
+        assert path.exists()
+        return write_record(cache, path)
+
+    monkeypatch.setattr(Cache, "_write_record", noted)
+    assert _get(Cache(tmp_path, SIZE), server, "f0").name == SUMS["f0"]
+    others[0].join()
 
 
 def _run_ranks(count: int, arguments: tuple) -> None:

@@ -31,4 +31,4 @@ class FullyConnected(VAEModel):
         return self.fc21(hidden), self.fc22(hidden)
 
     def generate(self, code: Tensor) -> Tensor:
-        return self.fc4(F.relu(self.fc3(code))).view(len(code), *self.image_shape)
+        return self.fc4(F.relu(self.fc3(code))).view(code.shape[0], *self.image_shape)

@@ -42,7 +42,7 @@ class WholeImageConvTranspose(nn.ConvTranspose2d):
         if self.bias is not None:  # of each output: added within the product
             bias = self.bias[:, None].expand(channels, height * width).flatten()
         return F.linear(input, self.weight.flatten(1).t(), bias).view(
-            len(input), *self.weight.shape[1:]
+            input.shape[0], *self.weight.shape[1:]
         )
 
 
