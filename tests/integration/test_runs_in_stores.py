@@ -66,7 +66,7 @@ def test_a_killed_training_goes_on_from_the_store_bit_for_bit(
     server.faults = [
         ("PUT", "lock.json", 500),
         ("PUT", "/model", 500),
-        ("PUT", "step-000000[4-8]5/trainer", "hold"),  # no end of an epoch of 24 steps
+        ("PUT", "step-000000[1-9]5/trainer", "hold"),  # no end of an epoch of 24 steps
     ]
     words = [sys.executable, str(TRAIN), *flags(there)]
     process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL)
@@ -80,7 +80,7 @@ def test_a_killed_training_goes_on_from_the_store_bit_for_bit(
     }
     assert half in names
     before = json.loads(Store("s3://runs/all/killed").read("mirror.json") or b"")["last"]
-    assert before < half
+    assert before != half
     server.faults = [("GET", "model.safetensors", "cut"), ("GET", "metrics.jsonl", 500)]
     capfd.readouterr()
     assert main(["train", *words[2:]]) == 0
