@@ -69,9 +69,10 @@ def test_losses_and_gradients_are_the_cpus(device, name, loss):
     for module, where in ((there, "cpu"), (here, device)):
         terms = module(images.to(where), noise.to(where))
         module.combine(terms).sum().backward()
+    largest = max(p.grad.abs().max().item() for p in there.parameters() if p.grad is not None)
     for (key, one), other in zip(there.named_parameters(), here.parameters(), strict=True):
-        if one.grad is not None:
-            scale = one.grad.abs().max().item() + 1e-6
+        if one.grad is not None:  # that of a bias before a normalisation is 0, and rounded
+            scale = one.grad.abs().max().item() + 1e-3 * largest
             worst = (one.grad - other.grad.cpu()).abs().max().item()
             assert worst < 2e-3 * scale, key
 
@@ -87,10 +88,11 @@ def test_half_precision_is_near(device, dtype):
     assert narrow.item() == pytest.approx(wide.item(), rel=0.01)
 
 
-def state_on(device):
+def state_on(device, graphs=True, name="fc_conv"):
     """A training state of one process on the GPU."""
     pytest.importorskip("tyro")
     from vae_dist.models import ModelConfig
+    from vae_dist.train.graph import StepGraphs
     from vae_dist.train.settings import RunConfig, Settings
     from vae_dist.train.state import TrainState
 
@@ -102,20 +104,24 @@ def state_on(device):
         no_sync=lambda module: contextlib.nullcontext(),
         clip_grad_norm_=torch.nn.utils.clip_grad_norm_,
     )
-    settings = Settings(run=RunConfig(batch_size=64), model=ModelConfig(model_type="fc_conv"))
+    settings = Settings(run=RunConfig(batch_size=64), model=ModelConfig(model_type=name))
     manifest = SimpleNamespace(
         image_shape=SHAPE, classes=range(10), mean=[0.3], std=[0.3], values=Values(), layout="block"
     )
-    return TrainState(settings, manifest, accelerator, 100)
+    state = TrainState(settings, manifest, accelerator, 100)
+    if graphs:
+        state.graphs = StepGraphs(state.compute, state.parameters)
+    return state
 
 
-def test_nothing_is_waited_for_in_100_steps(device):
+@pytest.mark.parametrize("graphs", [True, False])
+def test_nothing_is_waited_for_in_100_steps(device, graphs):
     from vae_dist.train.step import train_step
 
-    state = state_on(device)
+    state = state_on(device, graphs)
     batches = [batch(device, step) for step in range(110)]
-    for each in batches[:10]:
-        train_step(state, each, measure=True, with_ssim=True)
+    for i, each in enumerate(batches[:10]):
+        train_step(state, each, measure=i % 2 == 0, with_ssim=True)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for i, each in enumerate(batches[10:]):
@@ -126,6 +132,24 @@ def test_nothing_is_waited_for_in_100_steps(device):
         torch.cuda.set_sync_debug_mode("default")
     means, _ = reading.read()
     assert np.isfinite(means["loss"])
+
+
+@pytest.mark.parametrize("name", ["fc", "fc_conv", "fcn", "fcns", "fcns_1n", "conv"])
+def test_recorded_steps_have_the_bits_of_the_others(device, name):
+    """With a short batch among them, and others computed between; no warning is given."""
+    from vae_dist.train.step import train_step
+
+    plain, recorded = (state_on(device, graphs, name) for graphs in (False, True))
+    for step in range(12):
+        given = batch(device, step, count=40 if step in (5, 11) else 64)
+        for state in (plain, recorded):
+            found = train_step(state, given, measure=step % 4 == 0, with_ssim=step == 8)
+            state.counters.step += 1
+            if found is not None:
+                state.begin_reading(found.sums)
+    assert not recorded.graphs.refused
+    for one, other in zip(plain.parameters, recorded.parameters, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_the_card_is_read(device):
@@ -170,9 +194,12 @@ def test_speeds_are_written_down(device):
         }
     from vae_dist.train.step import train_step
 
-    for count in (64, 512, 4096):
-        state, given = state_on(device), batch(device, count=count)
-        found[f"step_fc_conv_{count}"] = seconds(lambda: train_step(state, given, measure=False))  # noqa: B023
+    for name in ("fc_conv", "conv"):
+        for count in (64, 512, 4096):
+            for graphs in (False, True):
+                state, given = state_on(device, graphs, name), batch(device, count=count)
+                step = f"step_{name}_{count}{'_graph' if graphs else ''}"
+                found[step] = seconds(lambda: train_step(state, given, measure=False))  # noqa: B023
     path = Path(os.environ.get("GPU_RESULTS", "build/gpu.json"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n")

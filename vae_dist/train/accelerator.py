@@ -45,6 +45,9 @@ class PrecisionConfig:
     """torch.compile the module (before DDP wraps it)."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
     """Mode of --compile; reduce-overhead uses CUDA graphs."""
+    cuda_graph: Literal["auto", "on", "off"] = "auto"
+    """Start the forward and backward of a step as one CUDA graph, on one GPU; auto: not for
+    models of your own."""
     channels_last: bool = False
     """Keep images and convolutions in channels-last order."""
     static_graph: bool = False

@@ -14,6 +14,7 @@ from data_pipeline.redact import shown
 from vae_dist.mirror.mirror import Mirror
 from vae_dist.run.checkpoint import SCHEMA
 from vae_dist.run.folder import RunFolder
+from vae_dist.train.graph import why_not
 from vae_dist.train.loaders import Loaders
 from vae_dist.train.settings import Settings
 from vae_dist.train.state import TrainState
@@ -85,6 +86,9 @@ def introduction(
         f"{state.steps_per_epoch} steps an epoch, {state.total_steps:,} in all"
     )
     yield f"images: {loaders.train.reason}"
+    if state.device.type == "cuda":
+        reason = why_not(settings, state.world.size, state.device)
+        yield f"steps: {'CUDA graphs' if reason is None else f'no CUDA graphs: {reason}'}"
     if not manifest.values.are_bytes:
         yield f"values: {manifest.values}" + (
             "" if manifest.values.are_pixels else ": no SSIM, no PSNR and no pictures of them"

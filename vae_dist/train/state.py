@@ -20,9 +20,10 @@ from data_pipeline.order import World, derive_seed
 from data_pipeline.philox import Draws
 from vae_dist.losses import balance
 from vae_dist.models import build_model
-from vae_dist.objective import Objective
+from vae_dist.objective import Objective, Terms
 from vae_dist.train.accelerator import prepare_module
 from vae_dist.train.ema import Average
+from vae_dist.train.graph import StepGraphs, why_not
 from vae_dist.train.optim import build_optimizer, build_scheduler, set_rates
 from vae_dist.train.settings import Settings, check_fit, crop_of_loader
 from vae_dist.train.start import freeze
@@ -99,6 +100,7 @@ class TrainState:
             settings.model, manifest.image_shape, len(manifest.classes), manifest.mean, manifest.std
         )
         self.objective = Objective(model, settings.loss).to(self.device)
+        self.graphs: StepGraphs | None = None
         self.frozen = freeze(self.objective, settings.start.freeze)
         self.module: torch.nn.Module = self.objective
         self.parameters = [p for p in self.objective.parameters() if p.requires_grad]
@@ -141,6 +143,49 @@ class TrainState:
             # The optimizer is known to Accelerate, for its scaler, and called as it is: through
             # Accelerate each step would look for a package on the disk.
             self.module, _ = self.accelerator.prepare(self.objective, self.optimizer)
+        if why_not(self.settings, self.world.size, self.device) is None:
+            self.graphs = StepGraphs(self.compute, self.parameters)
+
+    def compute(
+        self,
+        images: Tensor,
+        noise: Tensor,
+        labels: Tensor,
+        each: Tensor,
+        *weights: float | Tensor,
+        value: bool,
+    ) -> tuple[Terms, Tensor]:
+        """Forward and backward of images that are computed at once.
+
+        Parameters
+        ----------
+        images, noise, labels
+            As `Objective.forward` takes them.
+        each : Tensor
+            (n,), weight of each image's loss.
+        weights : one or two of float or Tensor
+            Beta, or what `balance_weights` gives.
+        value : bool
+            Whether the terms' values are wanted.
+
+        Returns
+        -------
+        Terms
+        Tensor
+            (n,), each image's loss.
+        """
+        if self.settings.precision.compile_mode == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()
+        terms = self.module(images, noise, labels, value)
+        if len(weights) == 1:
+            loss = self.objective.combine(terms, beta=weights[0])
+        else:  # the running means take the place of the fixed weights
+            loss = self.objective.combine(terms, beta=1.0, weights=(weights[0], weights[1]))
+        if self.accelerator.scaler is None:
+            loss.backward(each)
+        else:
+            self.accelerator.backward((loss * each).sum())
+        return terms, loss
 
     def averaged(self) -> AbstractContextManager[None]:
         """With ``--ema``, the model has its averages for weights in here."""

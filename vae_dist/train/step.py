@@ -68,8 +68,6 @@ def train_step(
     weights = state.balance_weights()
     beta = kl_weight_at(settings.loss, state.counters.step, state.total_steps)
     state.kl_weight = beta if weights is None else weights[1]
-    if weights is not None:
-        beta = 1.0  # the running means take the place of the fixed weights
     value = measure or not objective.gradient_suffices
     found: list[Tensor] = []  # sums of each part, in the order of SUMS
     checks: list[Tensor] = []
@@ -82,18 +80,17 @@ def train_step(
             x, eps, labels = (_blank(t) for t in (images, noise, batch.labels))
         elif parts > 1:
             x, eps, labels = x[where], eps[where], labels[where]
+        share = state.world.size / batch.size if count else 0.0
+        each = state.constant(len(x), share)
         wait = part < parts - 1 and state.world.size > 1
         with accelerator.no_sync(state.module) if wait else contextlib.nullcontext():
-            if settings.precision.compile_mode == "reduce-overhead":
-                torch.compiler.cudagraph_mark_step_begin()
-            terms = state.module(x, eps, labels, value)
-            loss = objective.combine(terms, beta=beta, weights=weights)
-            share = state.world.size / batch.size if count else 0.0
-            each = state.constant(len(x), share)
-            if accelerator.scaler is None:
-                loss.backward(each)
+            given = [x, eps, labels, each]
+            if state.graphs is None:
+                terms, loss = state.compute(*given, *(weights or [beta]), value=value)
+            elif weights is None:
+                terms, loss = state.graphs(given, [beta], value=value)
             else:
-                accelerator.backward((loss * each).sum())
+                terms, loss = state.graphs([*given, *weights], [], value=value)
         checks.append(loss.detach().sum())
         if count and value:
             with torch.no_grad():
