@@ -39,6 +39,14 @@ SCENARIOS: dict[str, dict[str, object]] = {
     "iwae": {"objective": "iwae", "importance_samples": 3},
     "conditional": {"conditional": True},
     "conv_vamp": {"model_type": "conv", "conv_width": 8, "prior": "vamp", "prior_components": 5},
+    "grid": {
+        "model_type": "conv",
+        "conv_width": 4,
+        "latent_grid": 2,
+        "latent_size": 10,
+        "checkpoint_activations": True,
+        "accumulate": 2,
+    },
     "mixture_mse": {"image_loss_type": "mse", "prior": "mixture", "prior_components": 5},
     "uneven_memory": {"find_batch_size": True},  # rank 0 finds room for more than the others
     "averaged": {"ema": 0.9, "schedule": "plateau", "plateau_patience": 1},

@@ -63,7 +63,9 @@ def _head(run: RunReader, width: int) -> RenderableType:
         body.append(Text(str(status["reason"])[:400], style=STATE_STYLES.get(state, "")))
     model, data = run.config.get("model", {}), run.config.get("data", {})
     if model:
-        sizes = f"{model.get('model_type')} z={model.get('latent_size')} on {data.get('name')}"
+        latents = run.config.get("latent_shape") or [model.get("latent_size")]
+        z = "x".join(map(str, latents))
+        sizes = f"{model.get('model_type')} z={z} on {data.get('name')}"
         batch = run.config.get("run", {}).get("batch_size")
         world = status.get("world_size")
         body.append(Text(f"{sizes}, global batch {batch}, {world} process(es)", style="dim"))

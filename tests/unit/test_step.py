@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.step_parts import Counting
 from data_pipeline.batch import Batch
@@ -27,7 +29,7 @@ SHAPE = (1, 28, 28)
 SMALL = {"latent_size": 3, "model_multiplier": 0.5, "conv_width": 8}
 
 
-def make(autocast=None, loss=None, model="fc_conv", **run):
+def make(autocast=None, loss=None, model="fc_conv", fields=None, **run):
     """A state without processes."""
     accelerator = SimpleNamespace(
         device=torch.device("cpu"),
@@ -39,7 +41,7 @@ def make(autocast=None, loss=None, model="fc_conv", **run):
     )
     settings = Settings(
         run=RunConfig(batch_size=12, **run),
-        model=ModelConfig(model_type=model, **SMALL),
+        model=ModelConfig(model_type=model, **{**SMALL, **(fields or {})}),
         loss=loss or LossConfig(),
     )
     manifest = SimpleNamespace(
@@ -61,6 +63,15 @@ def batch(step=0, count=12):
     images = torch.from_numpy(pixels)
     labels, place = torch.zeros(count, dtype=torch.int64), torch.arange(count)
     return Batch(images, labels, place, place, size=count, epoch=0, step=step)
+
+
+def gradients(state):
+    """Those that a step gives the optimizer."""
+    found = []
+    state.optimizer.step = lambda: found.extend(p.grad.clone() for p in state.parameters)
+    state.scheduler.step = lambda: None
+    train_step(state, batch(), measure=False)
+    return found
 
 
 LOSSES = {
@@ -133,6 +144,27 @@ def test_a_step_whose_value_is_not_asked_for_changes_the_weights_alike(name):
             state.counters.step += 1
     assert all(map(torch.equal, one.parameters, other.parameters))
     assert bool(other.epoch_sums.any()) == (not other.objective.gradient_suffices)
+
+
+@pytest.fixture
+def group():
+    """A process group of this process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_checkpointed_activations_give_the_same_gradients_under_ddp_and_accumulation(group):
+    """Bit for bit: micro-batches without a reduction, and then one with it."""
+    found = []
+    for again in (False, True):
+        state = make(model="conv", fields={"checkpoint_activations": again}, accumulate=3)
+        state.module = DistributedDataParallel(state.objective)
+        state.world = World(0, 2)  # so that a step waits with its reduction
+        state.accelerator.no_sync = lambda module: module.no_sync()
+        found.append(gradients(state))
+    assert len(found[0]) > 20
+    assert all(map(torch.equal, *found))
 
 
 def test_figures_are_those_of_their_step_however_late_they_are_read():

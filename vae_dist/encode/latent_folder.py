@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -41,22 +42,26 @@ SPLITS = ("train", "val", "test")
 
 
 class LatentFolder(Output):
-    """A data folder of mu: an image of shape (z, 1, 1) each, its label and its position.
+    """A data folder of mu: an image of shape (z, 1, 1) or of a grid's (c, h, w) each, its label and
+    its position.
 
     A piece is a shard. Rows that have no split are train.
 
     Parameters
     ----------
     path : Path
-    latent_size : int
+    latent_shape : tuple of int
+        (z,) or (c, h, w).
     """
 
     suffix = ".tar"
 
-    def __init__(self, path: Path, latent_size: int) -> None:
+    def __init__(self, path: Path, latent_shape: tuple[int, ...]) -> None:
         super().__init__(path)
-        self.shape = (latent_size, 1, 1)
-        self.block_size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (LATENTS.size * latent_size)))
+        channels, height, width = latent_shape if len(latent_shape) == 3 else (*latent_shape, 1, 1)
+        self.shape = (channels, height, width)
+        row = LATENTS.size * math.prod(self.shape)
+        self.block_size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // row))
 
     def holds(self, parts: Path, piece: Piece) -> bool:
         return self._record(parts, piece) is not None

@@ -86,7 +86,7 @@ def _folder(path: Path) -> dict[str, np.ndarray]:
     parts = {name: data.rows(name) for name, one in data.manifest.splits.items() if one.count}
     mu, labels, index = map(np.concatenate, zip(*parts.values(), strict=True))
     return {
-        WORDS[0]: mu.reshape(len(mu), -1) if data.manifest.image_shape[1:] == (1, 1) else mu,
+        WORDS[0]: mu if data.manifest.values.are_pixels else mu.reshape(len(mu), -1),
         "labels": labels,
         "index": index,
         "split": np.repeat(list(parts), [len(part.labels) for part in parts.values()]),

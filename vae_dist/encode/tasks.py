@@ -84,13 +84,15 @@ def _job(run: Run, rows: Rows, compute: Any, settings: dict[str, Any], out: Path
         "rows": rows.name,
         **settings,
     }
-    output = _output(out, str(settings["task"]), run.latent_size)
+    if len(run.latent_shape) > 1:
+        about["latent_shape"] = list(run.latent_shape)
+    output = _output(out, str(settings["task"]), run.latent_shape)
     kind = type(output).__name__
     key = digest(json.dumps(about, sort_keys=True), rows.identity, kind)
     return Job(rows, compute, chunk_size(run.image_shape), key, output, about)
 
 
-def _output(out: Path, task: str, latent_size: int) -> Output:
+def _output(out: Path, task: str, latent_shape: tuple[int, ...]) -> Output:
     if out.suffix == ".npz":
         return Npz(out)
     if out.suffix == ".parquet":
@@ -99,7 +101,7 @@ def _output(out: Path, task: str, latent_size: int) -> Output:
         raise UserError(f"--out {out}: give NAME.npz, NAME.parquet or a folder's name")
     if task == "decode":
         return Pictures(out)
-    return LatentFolder(out, latent_size)
+    return LatentFolder(out, latent_shape)
 
 
 def _kept(chunk: Chunk) -> Columns:

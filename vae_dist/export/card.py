@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vae_dist.models.base import latents_in_words
 from vae_dist.run.trained import Run
 
 UNITS = {"ssim": "", "psnr": " dB"}
@@ -38,7 +39,7 @@ def model_card(run: Run, figures: Sequence[Mapping[str, Any]] = ()) -> str:
         "",
         f"# {run.name}",
         "",
-        f"A variational autoencoder of images {shape} with {run.latent_size} latents "
+        f"A variational autoencoder of images {shape} with {latents_in_words(run.latent_shape)} "
         f"(`{model.get('model_type')}`, {parameters:,} parameters), trained with "
         f"[vae-dist]({'https://pypi.org/project/vae-dist'}).",
         "",

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from data_pipeline.errors import UserError
 from vae_dist.gradients import Squeeze
-from vae_dist.models.config import ModelConfig
+from vae_dist.models.config import ModelConfig, no_checkpoints, no_grid
 
 LINEAR_LOGVAR, EXTRA_LOGVAR = 10.0, 5.0
 
@@ -51,6 +51,13 @@ def check_shape(name: str, image_shape: tuple[int, int, int], wanted: tuple[int,
         )
 
 
+def latents_in_words(shape: Sequence[int]) -> str:
+    """``10 latents``, or of a grid ``4,096 latents (4x32x32)``."""
+    if len(shape) == 1:
+        return f"{shape[0]} latents"
+    return f"{math.prod(shape):,} latents ({'x'.join(map(str, shape))})"
+
+
 class VAEModel(nn.Module, ABC):
     """Encoder and decoder of one variational autoencoder.
 
@@ -79,7 +86,9 @@ class VAEModel(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.image_shape: tuple[int, int, int] = image_shape
-        self.latent_size = config.latent_size
+        self.latent_shape = self.shape_of_latents(config)
+        """Of one image's latents inside the model: (z,), or (c, h, w) of a grid."""
+        self.latent_size = math.prod(self.latent_shape)
         self.num_classes = num_classes if config.conditional else 0
         if config.conditional and num_classes < 1:
             raise UserError("--conditional: the data has no classes; Fix: without the flag")
@@ -95,10 +104,23 @@ class VAEModel(nn.Module, ABC):
         if self.num_classes:
             self.register_buffer("class_index", torch.arange(self.num_classes), persistent=False)
         self.build(config)
+        if config.checkpoint_activations and not any(
+            isinstance(module, Checkpointed) for module in self.modules()
+        ):
+            raise no_checkpoints(config.model_type)
 
     class_index: Tensor
     pixel_mean: Tensor
     pixel_std: Tensor
+
+    def shape_of_latents(self, config: ModelConfig) -> tuple[int, ...]:
+        """(z,); a model that has a grid of latents overrides it. Outside they are always flat.
+
+        Called before `build`, when ``image_shape`` is known.
+        """
+        if config.latent_grid:
+            raise no_grid(config.model_type)
+        return (config.latent_size,)
 
     @abstractmethod
     def build(self, config: ModelConfig) -> None:

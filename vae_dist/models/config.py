@@ -23,7 +23,14 @@ class ModelConfig:
     my_package.my_module:MyVAE (docs/extending.md)."""
 
     latent_size: Annotated[int, AtLeast(1), tyro.conf.arg(aliases=["--latent-space-size"])] = 10
-    """Number of latent variables."""
+    """Number of latent variables; not with --latent-grid, whose cells are the latents."""
+
+    latent_grid: Annotated[int, AtLeast(0)] = 0
+    """conv: channels of a grid of latents, CHANNELS x H/factor x W/factor, in place of a vector of
+    --latent-size (refused beside it); 0: a vector."""
+
+    latent_factor: Annotated[int, AtLeast(1)] = 8
+    """conv with --latent-grid: pixels a side that one cell stands for, a power of two."""
 
     model_multiplier: Annotated[float, AtLeast(0.25)] = 2.0
     """Width multiplier of fcn and fcns_1n."""
@@ -51,8 +58,36 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.checkpoint_activations and self.model_type in set(MODELS) - {"conv"}:
+        if self.model_type in set(MODELS) - {"conv"}:  # those of others say it when they are built
+            if self.checkpoint_activations:
+                raise no_checkpoints(self.model_type)
+            if self.latent_grid:
+                raise no_grid(self.model_type)
+        if self.latent_factor & (self.latent_factor - 1):
+            raise UserError(f"--latent-factor {self.latent_factor}: must be a power of two")
+        if self.latent_factor != type(self).latent_factor and not self.latent_grid:
             raise UserError(
-                f"--checkpoint-activations: {self.model_type} does not checkpoint;"
-                " Fix: --model-type conv, or without the flag"
+                f"--latent-factor {self.latent_factor}: has no effect without --latent-grid"
             )
+        if self.latent_grid and self.latent_size != type(self).latent_size:
+            raise UserError(
+                f"--latent-size {self.latent_size} with --latent-grid {self.latent_grid}: the cells "
+                f"of the grid are the latents; Fix: --latent-size {type(self).latent_size}, its "
+                "default, or without --latent-grid"
+            )
+
+
+def no_checkpoints(model_type: str) -> UserError:
+    """That a model ignores ``checkpoint_activations``."""
+    return UserError(
+        f"--checkpoint-activations: {model_type} does not checkpoint;"
+        " Fix: --model-type conv, or without the flag"
+    )
+
+
+def no_grid(model_type: str) -> UserError:
+    """That a model ignores ``latent_grid``."""
+    return UserError(
+        f"--latent-grid: {model_type} has no grid of latents;"
+        " Fix: --model-type conv, or without the flag"
+    )

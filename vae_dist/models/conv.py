@@ -57,7 +57,24 @@ class ResidualConvolutional(VAEModel):
     shorter one is a single pixel. Stage widths are w, 2w, 4w, 4w, ... for w = ``conv_width``; each stage has
     ``conv_depth`` blocks. Normalisation is over groups of channels of one image, never
     over the batch.
+
+    With ``latent_grid`` c and ``latent_factor`` f the sides are halved log2(f) times, and each
+    cell of what is then left, c x H/f x W/f (rounded up), has latents of its own by 1x1
+    convolutions: the number of parameters does not depend on the image's size.
     """
+
+    def shape_of_latents(self, config: ModelConfig) -> tuple[int, ...]:
+        if not config.latent_grid:
+            return super().shape_of_latents(config)
+        _, height, width = self.image_shape
+        factor = config.latent_factor
+        if min(height, width) < factor:
+            most = 2 ** (min(height, width).bit_length() - 1)
+            raise UserError(
+                f"--latent-factor {factor}: the data's images are {height}x{width};"
+                f" Fix: --latent-factor {most} or less"
+            )
+        return config.latent_grid, math.ceil(height / factor), math.ceil(width / factor)
 
     def build(self, config: ModelConfig) -> None:
         channels, height, width = self.image_shape
@@ -66,7 +83,9 @@ class ResidualConvolutional(VAEModel):
                 f"--model-type conv: takes sides of 8 pixels or more, the data's are"
                 f" {height}x{width}; resize them with prepare"
             )
-        sizes = _sizes(height, width)
+        self.has_grid = len(self.latent_shape) > 1
+        halvings = config.latent_factor.bit_length() - 1 if self.has_grid else None
+        sizes = _sizes(height, width, halvings)
         widths = [config.conv_width * min(2**i, 4) for i in range(len(sizes))]
         depth, again = config.conv_depth, config.checkpoint_activations
 
@@ -78,10 +97,19 @@ class ResidualConvolutional(VAEModel):
         self.encoder = nn.Sequential(*down, norm(widths[-1]), nn.SiLU())
 
         self.top = (widths[-1], *sizes[-1])
-        features = math.prod(self.top)
-        self.mu_head = nn.Linear(features, self.latent_size)
-        self.logvar_head = nn.Linear(features, self.latent_size)
-        self.entry = nn.Linear(self.code_size, features)
+        self.mu_head: nn.Module
+        self.logvar_head: nn.Module
+        self.entry: nn.Module
+        if self.has_grid:
+            cells = self.latent_shape[0]
+            self.mu_head = nn.Conv2d(widths[-1], cells, 1)
+            self.logvar_head = nn.Conv2d(widths[-1], cells, 1)
+            self.entry = nn.Conv2d(cells + self.num_classes, widths[-1], 3, padding=1)
+        else:
+            features = math.prod(self.top)
+            self.mu_head = nn.Linear(features, self.latent_size)
+            self.logvar_head = nn.Linear(features, self.latent_size)
+            self.entry = nn.Linear(self.code_size, features)
 
         up: list[nn.Module] = []
         for i in reversed(range(len(widths))):
@@ -92,17 +120,30 @@ class ResidualConvolutional(VAEModel):
         self.decoder = nn.Sequential(*up, norm(widths[0]), nn.SiLU(), last)
 
     def infer(self, images: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        features = self.encoder(with_label_planes(images, label)).flatten(1)
+        features = self.encoder(with_label_planes(images, label))
+        if self.has_grid:
+            return self.mu_head(features).flatten(1), self.logvar_head(features).flatten(1)
+        features = features.flatten(1)
         return self.mu_head(features), self.logvar_head(features)
 
     def generate(self, code: Tensor) -> Tensor:
-        return self.decoder(self.entry(code).unflatten(1, self.top))
+        if not self.has_grid:
+            return self.decoder(self.entry(code).unflatten(1, self.top))
+        grid = code[:, : self.latent_size].unflatten(1, self.latent_shape)
+        label = code[:, self.latent_size :] if self.num_classes else None
+        return self.decoder(self.entry(with_label_planes(grid, label)))
 
 
-def _sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """Height and width of each stage."""
+def _sizes(height: int, width: int, halvings: int | None) -> list[tuple[int, int]]:
+    """Height and width of each stage: so many halvings, or as many as the class says."""
     sizes = [(height, width)]
-    while max(height, width) > SMALLEST_SIDE and min(height, width) > 1:
+
+    def ends() -> bool:
+        if halvings is not None:
+            return len(sizes) > halvings
+        return max(height, width) <= SMALLEST_SIDE or min(height, width) == 1
+
+    while not ends():
         height, width = math.ceil(height / 2), math.ceil(width / 2)
         sizes.append((height, width))
     return sizes

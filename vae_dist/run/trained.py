@@ -102,6 +102,11 @@ class Run:
         """Number of latents."""
         return self.objective.model.latent_size
 
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape that one image's latents have inside the model: (z,), or (c, h, w) of a grid."""
+        return self.objective.model.latent_shape
+
     def check_data(self, data: DataFolder, *, allow: bool) -> str:
         """Refuse data that the run does not belong to; see `vae_dist.run.data.check_data`."""
         return check_data(self.name, self.config.get("data", {}), data, allow=allow)

@@ -12,6 +12,7 @@ from typing import Any
 from data_pipeline.folder import DataFolder
 from data_pipeline.redact import shown
 from vae_dist.mirror.mirror import Mirror
+from vae_dist.models.base import latents_in_words
 from vae_dist.run.checkpoint import SCHEMA
 from vae_dist.run.folder import RunFolder
 from vae_dist.train.graph import why_not
@@ -60,6 +61,7 @@ def write_run_files(folder: RunFolder, state: TrainState, data: DataFolder) -> N
             "image_shape": list(manifest.image_shape),
             "num_classes": len(manifest.classes),
             "classes": list(manifest.classes),
+            "latent_shape": list(state.objective.model.latent_shape),
             "data": state.trained_on,
             **state.settings.as_dict(),
         },
@@ -76,7 +78,7 @@ def introduction(
     precision = settings.precision.mixed_precision
     yield (
         f"{settings.run.name}: {settings.model.model_type}, {count:,} parameters, "
-        f"{settings.model.latent_size} latents; {manifest.name}, "
+        f"{latents_in_words(state.objective.model.latent_shape)}; {manifest.name}, "
         f"{loaders.train.num_images:,} training and {loaders.val.num_images:,} "
         "validation images"
     )

@@ -114,7 +114,7 @@ class TrainState:
             lambda: self.counters.reductions,
         )
         self.average = Average(self.objective, settings.optim.ema) if settings.optim.ema else None
-        columns = settings.loss.importance_samples * settings.model.latent_size
+        columns = settings.loss.importance_samples * model.latent_size
         self.noise = Draws(run.seed, "noise", columns, self.device)
         self.augment: Augment | None = None
         cropped = crop_of_loader(settings, manifest) is not None
