@@ -104,7 +104,7 @@ def cpu_step_seconds(
     compute : float
         Seconds of the whole batch's images on one core.
     reduction : float
-        Seconds of the gradients' all-reduce on so many processes.
+        Seconds of the gradients' all-reduce on that number of processes.
     processes, cores : int
         Processes beyond the cores share them.
     """

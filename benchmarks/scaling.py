@@ -26,7 +26,7 @@ REDUCTIONS = 50
 
 
 def train(data: DataFolder, model: str, runs: Path, images: int, batch_size: int) -> Trainer:
-    """One training of about so many images, as it comes but for TensorBoard."""
+    """One training of about that number of images, as it comes but for TensorBoard."""
     steps = min(2000, max(60, images // batch_size))
     trainer = Trainer(
         Settings(
@@ -54,7 +54,7 @@ def step_seconds(metrics: Path, batch_size: int) -> float:
 
 
 def reduction_seconds(elements: int) -> float:
-    """Median of one all-reduce of so many float32."""
+    """Median of one all-reduce of this number of float32."""
     if not dist.is_initialized():
         return 0.0
     gradients, taken = torch.zeros(elements), []

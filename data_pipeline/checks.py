@@ -16,9 +16,9 @@ OF_RUN = "of a run"
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """What a number must lie in; never NaN or infinite. Use `AtLeast`, `Above` or `Within`."""
+    """What a number must lie in; never NaN or infinite. Use the functions below."""
 
-    low: float
+    low: float = -math.inf
     high: float = math.inf
     open: bool = False
     """Whether both ends are excluded."""
@@ -28,9 +28,13 @@ class Bounds:
         inside = self.low < value < self.high if self.open else self.low <= value <= self.high
         if inside and math.isfinite(value):
             return None
-        if math.isfinite(self.high):
-            return f"must lie {'between' if self.open else 'in'} {self.low:g} and {self.high:g}"
-        return f"must be {'above' if self.open else 'at least'} {self.low:g}"
+        if math.isinf(self.low):
+            return f"must be {'below' if self.open else 'at most'} {self.high:g}"
+        if math.isinf(self.high):
+            return f"must be {'above' if self.open else 'at least'} {self.low:g}"
+        if self.open:
+            return f"must lie between {self.low:g} and {self.high:g}"
+        return f"must be {self.low:g} to {self.high:g}"
 
 
 def AtLeast(low: float) -> Bounds:
@@ -43,9 +47,27 @@ def Above(low: float) -> Bounds:
     return Bounds(low, open=True)
 
 
+def AtMost(high: float) -> Bounds:
+    """A number not above `high`: ``kl_warmup: Annotated[float, Above(0), AtMost(1)]``."""
+    return Bounds(high=high)
+
+
+def Below(high: float) -> Bounds:
+    """A number below `high`."""
+    return Bounds(high=high, open=True)
+
+
 def Within(low: float, high: float, *, open: bool = False) -> Bounds:
     """A number from `low` to `high`; with `open` the ends do not count."""
     return Bounds(low, high, open)
+
+
+class Odd:
+    """A whole number that two does not divide: ``window: Annotated[int, AtLeast(1), Odd()]``."""
+
+    def fault(self, value: int) -> str | None:
+        """What is wrong with a value, or None."""
+        return None if value % 2 else "must be odd"
 
 
 class OneOf:
@@ -73,8 +95,8 @@ def check_fields(config: Any) -> None:
     """Hold every field of a configuration against the bounds and choices in its type.
 
     Called first in a configuration's ``__post_init__``. None and what carries neither
-    `Bounds`, `OneOf` nor ``Literal`` passes, but no whole number beyond 64 bits; of a list or
-    tuple every item is checked.
+    `Bounds`, `Odd`, `OneOf` nor ``Literal`` passes, but no whole number beyond 64 bits; of a list
+    or tuple every item is checked.
 
     Raises
     ------

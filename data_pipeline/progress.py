@@ -1,4 +1,4 @@
-"""How long work tells whoever is watching: a small contract and its null object."""
+"""How long work shows how far it is: a small contract, and one that shows nothing."""
 
 from __future__ import annotations
 

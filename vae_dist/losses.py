@@ -9,12 +9,13 @@ from typing import Annotated, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from data_pipeline.checks import Above, AtLeast, check_fields
+from data_pipeline.checks import Above, AtLeast, AtMost, Odd, check_fields
 from data_pipeline.errors import UserError
 from vae_dist.gradients import Bernoulli, Gaussian, Posterior, StandardKL
 from vae_dist.metrics import ssim
 
 LOG_SIGMA_MIN = -6.0  # a standard deviation of 1/400, less than one step of 8-bit grey
+SIGMA_MIN = 0.0025  # the same, rounded up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class LossConfig:
     """Likelihood: of pixels Bernoulli (bce), Gaussian (mse), or exp(-pixels x (1 - SSIM)) (ssim);
     of data that are no pixels, such as latents, Gaussian with a mean of any value (gaussian)."""
 
-    ssim_window_size: Annotated[int, AtLeast(1)] = 5
+    ssim_window_size: Annotated[int, AtLeast(1), Odd()] = 5
     """Window of the SSIM loss and of the metric named ssim; odd."""
 
     ssim_scale: Annotated[float, Above(0)] = 1.0
@@ -34,7 +35,7 @@ class LossConfig:
     mse_variance: Literal["learned", "fixed"] = "learned"
     """Whether the Gaussian's variance, one for all pixels or values, is learned."""
 
-    mse_sigma: Annotated[float, Above(0)] = 0.1
+    mse_sigma: Annotated[float, Above(SIGMA_MIN)] = 0.1
     """The Gaussian's standard deviation, or where its learning begins."""
 
     img_loss_weight: Annotated[float, AtLeast(0)] = 1.0
@@ -49,7 +50,7 @@ class LossConfig:
     kl_schedule: Literal["constant", "warmup", "cyclical"] = "constant"
     """How the KL weight comes to its value: at once, by one linear rise, or by repeated ones."""
 
-    kl_warmup: float = 0.25
+    kl_warmup: Annotated[float, Above(0), AtMost(1)] = 0.25
     """Length of the rise, as a fraction of the run (warmup) or of each cycle (cyclical)."""
 
     kl_cycles: Annotated[int, AtLeast(1)] = 4
@@ -72,14 +73,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.ssim_window_size % 2 == 0:
-            raise UserError(self._say("ssim_window_size", "must be odd"))
-        if not 0 < self.kl_warmup <= 1:
-            raise UserError(self._say("kl_warmup", "a fraction, must lie in (0, 1]"))
-        if math.log(self.mse_sigma) <= LOG_SIGMA_MIN:
-            raise UserError(self._say("mse_sigma", "must be above 0.0025, half a grey level"))
         if self.free_bits and self.prior != "standard":
-            raise UserError(self._say("free_bits", "needs --prior standard"))
+            raise UserError(f"--free-bits {self.free_bits}: needs --prior standard")
         if self.objective == "iwae" and (self.weighted or self.free_bits or self.do_running_mean):
             raise UserError(
                 "--objective iwae: the bound has no separate terms to weight; Fix: without"
@@ -97,9 +92,6 @@ class LossConfig:
     def of_pixels(self) -> bool:
         """Whether the likelihood is of pixels in [0, 1]."""
         return self.image_loss_type != "gaussian"
-
-    def _say(self, name: str, fix: str) -> str:
-        return f"--{name.replace('_', '-')} {getattr(self, name)}: {fix}"
 
 
 def kl_weight_at(config: LossConfig, step: int, total_steps: int) -> float:

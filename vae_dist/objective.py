@@ -158,10 +158,10 @@ class Objective(nn.Module):
         terms : Terms
             What `forward` returned.
         beta : float, optional
-            Weight of the KL term now (`kl_weight_at`); the config's where left out.
+            Weight of the KL term now (`kl_weight_at`); by default the config's.
         weights : pair of float, optional
             Of reconstruction and KL (`balance`, which takes the place of the config's two
-            weights: give beta 1 with it); ``(img_loss_weight, 1)`` where left out.
+            weights: give beta 1 with it); by default ``(img_loss_weight, 1)``.
         """
         if not self._elbo:
             assert terms.iwae is not None

@@ -1,7 +1,7 @@
 """Images that the processes of one machine hold once between them.
 
 The first process of a machine reads them into memory that has no name in any folder, and the
-others map it through ``/proc/PID/fd``. So it needs no room in ``/dev/shm``, and is gone with
+others map it through ``/proc/PID/fd``. So it takes no space in ``/dev/shm``, and is gone with
 the last process, however that ends.
 """
 

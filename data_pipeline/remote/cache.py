@@ -253,7 +253,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class _Entry:
-    """Something that takes room: an object, or a part counted at its final size."""
+    """Something that takes space: an object, or a part counted at its final size."""
 
     path: Path
     size: int

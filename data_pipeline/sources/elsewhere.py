@@ -59,7 +59,7 @@ class Brought:
     Raises
     ------
     UserError
-        If there is nothing, a file cannot be had, or the disk has no room for all.
+        If there is nothing, a file cannot be had, or the disk is too small for all.
     """
 
     def __init__(self, url: str, patience: Patience, progress: Progress) -> None:
@@ -67,7 +67,7 @@ class Brought:
         name = _name(url)
         alone = is_file(url)
         files = [_File(PurePosixPath(name), url, None)] if alone else list(_below(url, name, where))
-        with files_of_user(f"{where}: no room to bring it here", "set TMPDIR to a larger disk"):
+        with files_of_user(f"{where}: no space to bring it here", "set TMPDIR to a larger disk"):
             root = Path(tempfile.mkdtemp(prefix="vae-dist-source-"))
             self._end = weakref.finalize(self, _remove, str(root), os.getpid())
             needed, free = sum(f.size or 0 for f in files), shutil.disk_usage(root).free

@@ -199,7 +199,7 @@ def kept_as(asked: str, found: Sequence[tuple[Tally, Scale]], what: str) -> tupl
         values = Values(dtype, (0.0, 65535.0 if dtype == "uint16" else 1.0))
         assert values.scale is not None
         how = f"the values mapped to {values.scale[0]:g} to {values.scale[1]:g}"
-    fewer = "; --dtype uint8 stores 256 levels in less room" if asked == "auto" else ""
+    fewer = "; --dtype uint8 stores 256 levels in less memory" if asked == "auto" else ""
     return values, f"{what}: stored as {dtype}, {how}{fewer}"
 
 

@@ -38,7 +38,7 @@ class AblateConfig:
     data: tuple[str, ...] = ()
     """Prepared data folders."""
     rows: tuple[str, ...] = ()
-    """Only these rows; left out: all."""
+    """Only these rows; without the flag all of them."""
     seeds: tuple[int, ...] = ()
     """Other seeds than the study's."""
     epochs: int = 0

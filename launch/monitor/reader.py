@@ -221,7 +221,7 @@ class RunReader:
         for path in self.folder.glob("telemetry*.jsonl"):
             match = re.fullmatch(r"telemetry(?:-rank(\d+))?\.jsonl", path.name)
             rank = int(match[1] or 0) if match else size
-            if rank < size and rank not in self.ranks:  # of a larger world before: left out
+            if rank < size and rank not in self.ranks:  # others are of a larger world before
                 self.ranks[rank] = Rank(path)
         for rank in [rank for rank in self.ranks if rank >= size]:
             del self.ranks[rank]

@@ -70,7 +70,7 @@ class Search:
         train: Callable[[str, dict[str, Any]], int],
         loss: Callable[[str], float | None],
     ) -> int:
-        """Train until there were so many trials, of all tasks together; the exit code.
+        """Train until all tasks together made this number of trials; returns the exit code.
 
         Parameters
         ----------

@@ -88,7 +88,7 @@ def make_references(place: Path, worlds: Sequence[int]) -> None:
 
 
 def run_rounds(place: Path, numbers: list[int], seed: int, jobs: int) -> list[dict[str, object]]:
-    """Run rounds in so many processes; their results by number."""
+    """Run rounds in several processes; their results by number."""
     record = place / "results.jsonl"
     workers = []
     for job in range(jobs):

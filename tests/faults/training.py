@@ -52,7 +52,7 @@ class Command:
     words : list of str
         The command and its flags.
     ranks : int
-        1: a plain process; else so many under torch's launcher.
+        1: a plain process; else that many under torch's launcher.
     cold : bool
         Start Python anew.
     fault : Fault, optional

@@ -41,7 +41,7 @@ def _pickle() -> bytes:
 
 
 def _zip(members: dict[str, bytes], packing: int = zipfile.ZIP_DEFLATED, zeros: int = 0) -> bytes:
-    """A zip file; behind the content of each member so many zeros."""
+    """A zip file; behind the content of each member some zeros."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", packing, compresslevel=1) as packed:
         for name, content in members.items():

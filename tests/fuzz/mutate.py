@@ -34,7 +34,7 @@ JSON_VALUES = st.recursive(
 
 
 def drawn_values(count: int, seed: int) -> list[Any]:
-    """So many JSON values as hypothesis draws them; the same for the same seed."""
+    """That many JSON values as hypothesis draws them; the same for the same seed."""
     values: list[Any] = []
 
     @seeded(seed)

@@ -153,7 +153,7 @@ def main() -> int:
 
 
 def in_processes(tries: list[tuple[str, Try]], jobs: int, place: Path) -> list[tuple[str, Outcome]]:
-    """Run tries, shared out over so many processes; names and outcomes, in order."""
+    """Run tries, shared out over several processes; names and outcomes, in order."""
     pids = []
     for job in range(jobs):
         pids.append(os.fork())

@@ -265,7 +265,7 @@ def test_ranks_with_devices_of_their_own_find_each_others_parts(tmp_path, data, 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_of_one_process_ends_all_of_them(tmp_path, data, runs, error, monkeypatch):
-    """Of two processes the second one's disk is full: both end with its line, no run is left out."""
+    """Of two processes the second one's disk is full: both end with its line, no run is missing."""
     write = of_runs.write_arrays
 
     def full(path, arrays):

@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 import pytest
 
-from data_pipeline.checks import Above, AtLeast, OneOf, Within, check_fields
+from data_pipeline.checks import (
+    Above,
+    AtLeast,
+    AtMost,
+    Below,
+    Odd,
+    OneOf,
+    Within,
+    check_fields,
+)
 from data_pipeline.errors import UserError
 
 
@@ -15,6 +24,10 @@ class Oven:
     shelf_count: Annotated[int, AtLeast(1)] = 2
     heat: Annotated[float, Above(0)] = 1.0
     share: Annotated[float, Within(0, 1, open=True)] = 0.5
+    rise: Annotated[float, Above(0), AtMost(1)] = 1.0
+    damp: Annotated[float, AtLeast(0), Below(1)] = 0.0
+    tilt: Annotated[int, Within(0, 90)] = 0
+    racks: Annotated[int, AtLeast(1), Odd()] = 1
     mode: Literal["fan", "grill"] = "fan"
     colour: Annotated[str, OneOf("red", "grey")] = "red"
     timer: Annotated[int | None, AtLeast(1)] = None
@@ -34,6 +47,12 @@ class Oven:
         ("heat", math.nan, "--heat nan: must be above 0"),
         ("heat", math.inf, "--heat inf: must be above 0"),
         ("share", 1.0, "--share 1.0: must lie between 0 and 1"),
+        ("rise", 0.0, "--rise 0.0: must be above 0"),
+        ("rise", 1.5, "--rise 1.5: must be at most 1"),
+        ("damp", 1.0, "--damp 1.0: must be below 1"),
+        ("damp", math.nan, "--damp nan: must be at least 0"),
+        ("tilt", 91, "--tilt 91: must be 0 to 90"),
+        ("racks", 4, "--racks 4: must be odd"),
         ("mode", "steam", "--mode steam: expected one of fan, grill"),
         ("colour", "Red", "--colour Red: expected one of red, grey"),
         ("timer", 0, "--timer 0: must be at least 1"),
@@ -47,5 +66,5 @@ def test_what_a_type_does_not_allow_is_named(field: str, value: object, said: st
     assert str(error.value) == said
 
 
-def test_ends_count_unless_left_out() -> None:
-    assert Oven(shelf_count=1, share=0.001).timer is None
+def test_ends_count_unless_open() -> None:
+    assert Oven(shelf_count=1, share=0.001, rise=1.0, damp=0.0, tilt=90).timer is None

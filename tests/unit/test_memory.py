@@ -27,7 +27,7 @@ def objective(model_type: str = "fc", loss: str = "bce") -> Objective:
 
 
 def saved_bytes(module: Objective, images: int) -> int:
-    """What a real forward pass makes autograd keep, parameters and inputs left out."""
+    """What a real forward pass makes autograd keep, without parameters and inputs."""
     held = {}
 
     def keep(tensor):
@@ -127,7 +127,7 @@ def test_optimizers_keep_as_many_tensors_as_they_say():
 
 
 class Room:
-    """Memory for so many images; remembers what was tried."""
+    """Memory for that many images; remembers what was tried."""
 
     def __init__(self, images: int) -> None:
         self.images, self.tried = images, []

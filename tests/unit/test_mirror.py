@@ -145,7 +145,7 @@ def test_training_never_waits_and_the_newest_goes_first(address, start, monkeypa
 
 @pytest.mark.parametrize("parts", range(5))
 def test_a_copy_that_broke_off_is_invisible(address, start, parts, monkeypatch):
-    """After so many objects of the second checkpoint the machine is gone: the first one counts."""
+    """After some objects of the second checkpoint the machine is gone: the first one counts."""
     training = start()
     training.save(2)
     until(lambda: read_index(Store(address, ONCE)).last == "step-00000002")

@@ -68,7 +68,7 @@ def test_seed_purpose_epoch_step_position_and_column_matter():
 
 
 def drawn(count, first=0):
-    """So many words, of consecutive counters."""
+    """That many words, of consecutive counters."""
     position = torch.arange(first, first + count // 4)
     counter = (position, *(torch.tensor([i]) for i in (0, 7, 1)))
     return torch.stack(philox.philox(counter, (1, 2)), -1).flatten()

@@ -107,6 +107,20 @@ def test_going_back_sets_aside_what_lies_beyond(run: Path) -> None:
     assert go_back(run, 18, 2) == ""
 
 
+def test_going_back_compares_scores_of_one_figure(tmp_path: Path) -> None:
+    """Losses before and after some epochs whose best was chosen by SSIM, which is always below."""
+    checkpoints = tmp_path / "checkpoints"
+    found = [("loss", 220.0), ("ssim", -0.5), ("loss", 225.0), ("loss", 210.0)]
+    for step, (best_by, score) in enumerate(found, 1):
+        meta = {"step": step, "epoch": step, "score": score, "best_by": best_by}
+        save_checkpoint(checkpoints, {"w": torch.zeros(1)}, {}, meta)
+    link(checkpoints, "best", checkpoints / "step-00000004")
+    go_back(tmp_path, 3, 3)
+    assert best_score(checkpoints, None) == 220.0
+    go_back(tmp_path, 2, 2)
+    assert best_score(checkpoints, None) == -0.5
+
+
 def test_damaged_lines_are_dropped_and_said(run: Path) -> None:
     path = run / "metrics.jsonl"
     lines = path.read_bytes().split(b"\n")

@@ -258,3 +258,15 @@ def test_freed_memory_is_kept():
 
     faults()
     assert min(faults() for _ in range(5)) < 100  # 10 MB are 2,442 pages
+
+
+def test_a_validation_that_is_not_a_number_is_never_the_best():
+    """Nothing would be below it, and so nothing better ever found."""
+    state = make()
+    assert [state.judge(score) for score in (float("nan"), 3.0, float("nan"), 2.0)] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert state.best == 2.0

@@ -49,7 +49,7 @@ class Need:
 
     @property
     def total(self) -> int | None:
-        """All of it; null where the activations are not known."""
+        """All of it; None where the activations are not known."""
         if self.activations is None:
             return None
         return self.fixed + self.activations

@@ -84,7 +84,7 @@ class Fit:
         yield self.need.describe(self.available)
 
     def after_step(self) -> str | None:
-        """After the first step: what it took, in one line; null after the others."""
+        """After the first step: what it took, in one line; None after the others."""
         if self._told:
             return None
         self._told = True

@@ -46,7 +46,7 @@ class Index:
             raise UserError(f"{odd[0]!r:.40} is no name of a checkpoint")
 
     def newest_first(self, up_to: str | None = None) -> list[str]:
-        """Names of its checkpoints; those beyond `up_to` are left out."""
+        """Names of its checkpoints; without those beyond `up_to`."""
         end = step_of(up_to) if up_to else None
         names = [name for name in self.checkpoints if end is None or step_of(name) <= end]
         return sorted(names, key=step_of, reverse=True)

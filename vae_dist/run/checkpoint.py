@@ -57,6 +57,7 @@ class Meta:
     world_size: int = 1
     best: float | None = None  # the best score of the run up to here
     score: float | None = None  # of this checkpoint, where it was validated; less is better
+    best_by: str = ""  # the figure that both are; empty in checkpoints of older versions
     data: dict[str, Any] = dataclasses.field(default_factory=dict)  # see vae_dist.run.data
 
     def __post_init__(self) -> None:

@@ -50,7 +50,8 @@ def go_back(run: Path, step: int, epoch: int) -> str:
     if checkpoint_path(checkpoints, step).exists():
         link(checkpoints, "last", checkpoint_path(checkpoints, step))
     if best in beyond:
-        _link_best(checkpoints)
+        (checkpoints / "best").unlink(missing_ok=True)
+    _link_best(checkpoints)
     names = ", ".join(path.name for path in beyond)
     return f"set aside in {place}, as lying beyond step {step}: {names}"
 
@@ -75,10 +76,10 @@ def clear(run: Path) -> None:
 
 
 def _link_best(checkpoints: Path) -> None:
-    """Point ``best`` at the best of the checkpoints that are left."""
-    (checkpoints / "best").unlink(missing_ok=True)
-    scores = {path: read_meta(path).score for path in list_checkpoints(checkpoints)}
-    known = [(score, path) for path, score in scores.items() if score is not None]
+    """Point ``best`` at the best of the checkpoints that are left, by the newest one's figure."""
+    metas = [(path, read_meta(path)) for path in list_checkpoints(checkpoints)]
+    figures = {"", metas[-1][1].best_by} if metas else set()
+    known = [(m.score, path) for path, m in metas if m.score is not None and m.best_by in figures]
     if known:
         link(checkpoints, "best", min(known)[1])
 

@@ -101,6 +101,7 @@ def save(
         "world_size": state.world.size,
         "best": state.best,
         "score": score,
+        "best_by": state.settings.checkpoint.best_by,
         "data": state.trained_on,
     }
 

@@ -19,7 +19,7 @@ log = logging.getLogger("vae_dist.telemetry")
 def open_device(
     wanted: str, device: torch.device, environ: Mapping[str, str] | None = None
 ) -> Device:
-    """Open the GPU that a rank watches, or the null device, with one warning at most.
+    """Open the GPU that a rank watches, or one that measures nothing, with one warning at most.
 
     Parameters
     ----------

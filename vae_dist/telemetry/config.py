@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
+from data_pipeline.checks import AtLeast, check_fields
 from data_pipeline.errors import UserError
 
 
@@ -12,7 +13,7 @@ from data_pipeline.errors import UserError
 class TelemetryConfig:
     """Sampling of GPU, process and throughput figures."""
 
-    telemetry_interval: float = 1.0
+    telemetry_interval: Annotated[float, AtLeast(0)] = 1.0
     """Seconds between two samples of each rank; 0 samples nothing and writes no file."""
     telemetry_device: str = "auto"
     """The GPU that a rank watches: auto (the one it trains on; on the CPU, the one that
@@ -20,10 +21,7 @@ class TelemetryConfig:
     gives one to each local rank."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.telemetry_interval) and self.telemetry_interval >= 0):
-            raise UserError(
-                f"--telemetry-interval {self.telemetry_interval}: need seconds, 0 or more"
-            )
+        check_fields(self)
         if 0 < self.telemetry_interval < 0.05:
             raise UserError(
                 f"--telemetry-interval {self.telemetry_interval}: the shortest is 0.05 (one PCIe "

@@ -1,4 +1,4 @@
-"""The device a rank watches, behind one interface; the null device answers null to all."""
+"""The device a rank watches, behind one interface; one of them measures nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Device(Protocol):
     card: str | None
 
     def read(self) -> dict[str, Any]:
-        """Return a value, or null, for each of ``DEVICE_FIELDS``."""
+        """Return a value, or None, for each of ``DEVICE_FIELDS``."""
         ...
 
     def close(self) -> None:
@@ -51,7 +51,7 @@ class NullDevice:
     card: str | None = None
 
     def read(self) -> dict[str, Any]:
-        """Return null for each field."""
+        """Return None for each field."""
         return dict.fromkeys(DEVICE_FIELDS)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""GPU figures through NVML; whatever it does not give is null, and one warning."""
+"""GPU figures through NVML; what it does not give is None, with one warning."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Nvml:
             pass
 
     def ask(self, *names_and_arguments: Any) -> Any:
-        """Call one function of the binding; null where it fails or is missing."""
+        """Call one function of the binding; None where it fails or is missing."""
         name, *arguments = names_and_arguments
         try:
             return getattr(self.binding, name)(*arguments)
@@ -188,7 +188,7 @@ class NvmlDevice:
         return int(binding.nvmlDeviceGetTotalEccErrors(self._card, kind, binding.NVML_VOLATILE_ECC))
 
     def read(self) -> dict[str, Any]:
-        """Read every field; one that fails is null, for good where it is not supported."""
+        """Read every field; one that fails is None, for good where it is not supported."""
         record: dict[str, Any] = dict.fromkeys(DEVICE_FIELDS)
         failed: dict[str, str] = {}
         for fields, reader in list(self._readers.items()):

@@ -74,7 +74,7 @@ def allocator_figures(stats: Mapping[str, Any]) -> dict[str, float | int | None]
 
 
 def read_allocator(device: torch.device) -> dict[str, float | int | None]:
-    """Read torch's caching allocator; all null where there is none or it is not yet in use."""
+    """Read torch's caching allocator; all None where there is none or it is not yet in use."""
     if device.type != "cuda" or not torch.cuda.is_initialized():
         return dict.fromkeys(ALLOCATOR_FIELDS)
     return allocator_figures(torch.cuda.memory_stats(device))

@@ -73,7 +73,7 @@ class Telemetry:
     device : torch.device
         Where the rank trains.
     watched : Device
-        The GPU to read, or the null device.
+        The GPU to read, or one that measures nothing.
     world : World
         This rank and the number of ranks.
     writer : callable
@@ -270,7 +270,7 @@ def make_telemetry(
     writer: Writer | None = None,
     first_step: int = 0,
 ) -> Telemetry:
-    """Build a rank's telemetry; where there is no GPU to read, device figures are null.
+    """Build a rank's telemetry; where there is no GPU to read, device figures are None.
 
     Parameters
     ----------

@@ -182,7 +182,7 @@ def _mean(ranks: Iterable[Mapping[str, Any]], name: str) -> float | None:
 
 
 def show_bytes(value: float | None) -> str:
-    """Bytes for the eye, in binary units; a dash for null."""
+    """Bytes for the eye, in binary units; a dash for None."""
     if value is None:
         return "-"
     for unit in ("B", "KiB", "MiB"):
@@ -193,7 +193,7 @@ def show_bytes(value: float | None) -> str:
 
 
 def show(value: float | None, form: str = ".1f", unit: str = "") -> str:
-    """Format a number for the eye; a dash for null."""
+    """Format a number for the eye; a dash for None."""
     return "-" if value is None else f"{value:{form}}{unit}"
 
 

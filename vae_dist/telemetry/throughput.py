@@ -27,7 +27,7 @@ def quantile(ordered: Sequence[float], q: float) -> float:
 def step_figures(
     images: int, seconds: float, data_seconds: float, times: Sequence[float]
 ) -> dict[str, float | None]:
-    """Figures of some steps from their totals and their times; null where there are none."""
+    """Figures of some steps from their totals and their times; None where there are none."""
     if not times or seconds <= 0:
         return dict.fromkeys(THROUGHPUT_FIELDS)
     ordered = sorted(times)

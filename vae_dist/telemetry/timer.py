@@ -44,7 +44,7 @@ class StageTimer:
         process, else the largest of the samples.
     peak_device_bytes : int or None
         On CUDA the largest sampled use of the whole device, which contains what other
-        libraries (cuML) and other processes hold; null on the CPU.
+        libraries (cuML) and other processes hold; None on the CPU.
     memory_kind : str
         What ``peak_memory_bytes`` is: ``"allocator"`` or ``"rss"``.
     """

@@ -50,7 +50,7 @@ class Choice:
 
 
 def find(entry: str, cards: Sequence[Card]) -> Choice | None:
-    """Find what one entry of CUDA_VISIBLE_DEVICES names, or null.
+    """Find what one entry of CUDA_VISIBLE_DEVICES names, or None.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def visible(variable: str | None, cards: Sequence[Card]) -> list[Choice]:
     """List the devices that CUDA numbers 0, 1, ... under a value of CUDA_VISIBLE_DEVICES.
 
     As in CUDA, the list ends before the first entry that names nothing, and a list that
-    names a device twice is empty. An unset variable (null) means all cards.
+    names a device twice is empty. An unset variable (None) means all cards.
     """
     if variable is None:
         return [_default(card) for card in cards]

@@ -142,7 +142,7 @@ def closing(
 
 @contextlib.contextmanager
 def make_profiler(settings: Settings, folder: Path) -> Iterator[Any]:
-    """torch's profiler over a few steps, its trace in ``folder/profile``; or a null one."""
+    """torch's profiler over a few steps, its trace in ``folder/profile``; or one that does nothing."""
     if not settings.run.profile:
         yield NullProfiler()
         return

@@ -11,7 +11,7 @@ import torch
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
-from data_pipeline.checks import Above, AtLeast, check_fields
+from data_pipeline.checks import Above, AtLeast, Below, check_fields
 from data_pipeline.errors import UserError
 
 
@@ -66,14 +66,12 @@ class OptimConfig:
     grad_clip: Annotated[float, AtLeast(0)] = 0.0
     """Largest gradient norm; 0 leaves gradients as they are."""
 
-    ema: float = 0.0
+    ema: Annotated[float, AtLeast(0), Below(1)] = 0.0
     """Keep a moving average of the weights that forgets by this factor a step, as in 0.999, for
     validation and all use of the run afterwards; 0: none."""
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not 0 <= self.ema < 1:
-            raise UserError(f"--ema {self.ema}: must be 0 (none), or below 1 as in 0.999")
         if self.m2 < self.m1:
             raise UserError(f"--m2 {self.m2}: must not come before --m1 {self.m1}")
 

@@ -192,12 +192,12 @@ class TrainState:
         return nullcontext() if self.average is None else self.average.in_place()
 
     def judge(self, score: float) -> bool:
-        """Take note of a validation; whether it is the best so far (the lowest score).
+        """Take note of a validation; whether it is the best so far (the lowest score, never NaN).
 
         The score is the same on every process, and so is all that follows from it.
         """
         counters, optim = self.counters, self.settings.optim
-        if self.best is None or score < self.best:
+        if math.isfinite(score) and (self.best is None or score < self.best):
             self.best = score
             counters.since_best = counters.since_reduction = 0
             return True

@@ -372,7 +372,7 @@ def _zoom(browser: Any, *, panel: int, point: int) -> tuple[int, int]:
 
 
 def _touch(browser: Any, at: tuple[int, int], *, up: int) -> None:
-    """Put a finger down, move it up by so many pixels and lift it."""
+    """Put a finger down, move it up by some pixels and lift it."""
 
     def send(kind: str, points: list[dict[str, int]]) -> None:
         browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
