@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,11 @@ ARTICLE2018_TAGS = {"loss": "loss", "recon": "img_loss", "kl": "kl_loss", "ssim"
 """Our names to those in the tags of the 2018 program (train_img_loss ...)."""
 
 
+HELD_SECONDS = 0.5
+"""How long figures wait for others before TensorBoard's thread is given them: to wake it takes the
+training longer than to make the figures."""
+
+
 class Trackers:
     """A sink: TensorBoard and the other trackers.
 
@@ -44,6 +50,7 @@ class Trackers:
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
         self._step = 0
+        self._held: list[tuple[Any, int, float]] = []
 
     def record(self, figures: dict[str, Any]) -> None:
         split, step = figures["split"], figures["step"]
@@ -68,9 +75,21 @@ class Trackers:
             # One event for all, written by TensorBoard's own thread: Accelerate would write one
             # for each number, and wait for the file.
             values = [Summary.Value(tag=tag, simple_value=v) for tag, v in figures.items()]
-            tracker.writer.file_writer.add_summary(Summary(value=values), step)
+            self._held.append((Summary(value=values), step, time.time()))
+            if time.time() - self._held[0][2] > HELD_SECONDS:
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        held, self._held = self._held, []
+        for tracker in self._accelerator.trackers:
+            if tracker.name == "tensorboard":
+                for summary, step, when in held:
+                    tracker.writer.file_writer.add_event(Event(summary=summary), step, when)
 
     def epoch(self, number: int, train: dict[str, float], val: dict[str, float]) -> None:
+        self._hand_over()
         tags = {f"eph_tr_{t}": train.get(n) for n, t in ARTICLE2018_TAGS.items()}
         tags |= {f"eph_val_{t}": val.get(n) for n, t in ARTICLE2018_TAGS.items()}
         scalars = {tag: value for tag, value in tags.items() if value is not None}
@@ -89,11 +108,13 @@ class Trackers:
     def show(self, renderable: Any) -> None: ...
 
     def flush(self) -> None:
+        self._hand_over()
         for tracker in self._accelerator.trackers:
             if tracker.name == "tensorboard":
                 tracker.writer.flush()
 
     def close(self) -> None:
+        self._hand_over()
         self._accelerator.end_training()
 
 
