@@ -3,6 +3,9 @@
 Autograd would keep a tensor of the size of the images for each operation of a formula and read
 all of them again; the gradients are simple, and one such tensor is enough. Inputs are fp32 (or
 fp64), and so is all that is computed of them.
+
+The last operation of a ``forward`` is never one in place: torch.compile of torch 2.11 then gives
+another gradient than the one written down.
 """
 
 from __future__ import annotations
@@ -74,7 +77,7 @@ class StandardKL(torch.autograd.Function):
         ctx.save_for_backward(mu, variance)
         if not value:
             return variance
-        return (mu * mu).add_(variance).sub_(logvar).sub_(1).mul_(0.5)
+        return (mu * mu).add_(variance).sub_(logvar).sub_(1) * 0.5
 
     @staticmethod
     @once_differentiable
@@ -95,7 +98,7 @@ class Posterior(torch.autograd.Function):
         ctx.save_for_backward(mu, deviation, variance, noise)
         if not value:
             return z, variance
-        return z, (mu * mu).add_(variance).sub_(logvar).sub_(1).mul_(0.5)
+        return z, (mu * mu).add_(variance).sub_(logvar).sub_(1) * 0.5
 
     @staticmethod
     @once_differentiable
@@ -119,7 +122,7 @@ class Squeeze(torch.autograd.Function):
         within = x.clamp(-inner, inner)
         beyond = (x - within).div_(extra).tanh_()
         ctx.save_for_backward(beyond)
-        return within.add_(beyond, alpha=extra)
+        return within.add(beyond, alpha=extra)
 
     @staticmethod
     @once_differentiable
@@ -140,7 +143,7 @@ def _cross_entropy(logits: Tensor, x: Tensor, p: Tensor) -> Tensor:
     pixels = logits.shape[1]
     group = _group(pixels)
     rest = larger.view(len(x), group, pixels // group).prod(1).log_().sum(1)
-    return logits.clamp(min=0).addcmul_(logits, x, value=-1).sum(1).sub_(rest)
+    return logits.clamp(min=0).addcmul_(logits, x, value=-1).sum(1) - rest
 
 
 def _group(pixels: int) -> int:
