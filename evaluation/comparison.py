@@ -21,6 +21,7 @@ from evaluation.items import Item, Latents
 from evaluation.measures.latents import emptiness, posterior_figures, smoothness
 from evaluation.measures.measure import METRICS, Measure
 from evaluation.measures.protocol import Points, make_protocol, reference_rows, shown_rows
+from evaluation.pixel_pca import MOST_COMPONENTS
 from evaluation.pixels import Pixels
 from evaluation.results.records import Results, Row, RunInfo
 from evaluation.runs import Encoded
@@ -216,6 +217,10 @@ class Comparison:
                 self._add(common | figure)
             self.artifacts.add_run(info, run, mu.std(0))
             if "pca" not in self.config.methods or info.latent_size > self.methods.pixels.rank:
+                return
+            if info.latent_size > MOST_COMPONENTS:
+                reason = f"beside {info.name}: more than {MOST_COMPONENTS:,} components"
+                self.methods.leave_out(f"pca-{info.latent_size}", reason)
                 return
             pca, _ = self.methods.pixels.fit(info.latent_size)
             for metric, value in self.artifacts.add_pca(pca, info.latent_size).items():

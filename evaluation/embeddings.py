@@ -121,9 +121,9 @@ class Methods:
         if not runs:
             for method in ("vae", "vae_white", "vae_umap", "concat", "ensemble"):
                 if method in methods:
-                    self._not_made(method, "no run was encoded; give --runs")
+                    self.leave_out(method, "no run was encoded; give --runs")
         if "ensemble" in methods and len(runs) == 1:
-            self._not_made("ensemble", "one run alone; give --runs two or more")
+            self.leave_out("ensemble", "one run alone; give --runs two or more")
         if "ensemble" in methods and len(runs) > 1:
             items = [
                 self._item("vae", one.train.shape[1], one.train, one.test, one.key, {}, one.run)
@@ -131,7 +131,8 @@ class Methods:
             ]
             yield self._side_by_side("ensemble", items, None)
 
-    def _not_made(self, embedding: str, reason: str) -> None:
+    def leave_out(self, embedding: str, reason: str) -> None:
+        """Take note, and say, that an embedding is not made."""
         self.not_made.append(NotMade(embedding=embedding, reason=reason))
         self.stages.tell(f"{embedding}: not made: {reason}")
 
@@ -180,7 +181,7 @@ class Methods:
         dims = [dim for dim in self.dims if dim <= rank]
         for dim in self.dims[len(dims) :]:
             reason = f"{images} training images of {pixels} pixels have {rank} components"
-            self._not_made(f"pca-{dim}", reason)
+            self.leave_out(f"pca-{dim}", reason)
         if not dims:
             return
         pca, made = self.pixels.fit(max(dims))
@@ -200,7 +201,7 @@ class Methods:
                 f"{len(train)} x {train.shape[1]} pixels take {train.nbytes / 1e9:.1f} GB,"
                 f" more than {MOST_RAW_BYTES / 1e9:.0f} GB"
             )
-            self._not_made(f"raw-{train.shape[1]}", reason)
+            self.leave_out(f"raw-{train.shape[1]}", reason)
             return
         yield self._item("raw", train.shape[1], *self.pixels.arrays, self.data_key, {})
 
@@ -227,7 +228,7 @@ class Methods:
         images = len(self.pixels.train)
         if images < FEWEST_FOR_UMAP:
             for dim in self.dims:
-                self._not_made(f"umap-{dim}", f"{images} training images are too few")
+                self.leave_out(f"umap-{dim}", f"{images} training images are too few")
             return
         train, test, key, name = self.pixels.for_umap()
         yield from self._umap("umap", train, test, key, self.dims, None, name)
@@ -238,7 +239,7 @@ class Methods:
         run = item.embedding.run
         for dim in self.dims[len(dims) :]:
             reason = f"only below the {item.embedding.dim} dimensions of the latents"
-            self._not_made(f"vae_umap-{dim}-{run}", reason)
+            self.leave_out(f"vae_umap-{dim}-{run}", reason)
         yield from self._umap("vae_umap", item.train, item.test, item.key, dims, run, "mu")
 
     def _umap(
@@ -296,7 +297,7 @@ class Methods:
 
     def _white(self, item: Item) -> Item:
         key = Cache.key("white", item.key, self.where)
-        dim = item.embedding.dim
+        dim = min(item.embedding.dim, len(item.train) - 1)  # a large grid's latents may be more
         with self.stages.stage("whiten", f"vae_white-{dim}-{item.embedding.run}") as record:
             pca, record.backend, record.note = self.backends.run("pca", item.train, dim)
             turned = [project(self.backends, pca, part, dim) for part in (item.train, item.test)]

@@ -20,7 +20,8 @@ from evaluation.images import Images
 from evaluation.results.seeds import training_key
 from evaluation.training import metrics_of, training_seconds
 from vae_dist import draw, metrics
-from vae_dist.run.trained import Run, chunk_size
+from vae_dist.draw import chunk_size
+from vae_dist.run.trained import Run
 
 FIGURES = ("recon", "recon_mean", "kl", "elbo", "nll", "ssim", "ssim11", "psnr", "mse")
 

@@ -15,6 +15,9 @@ from evaluation.pixels import SMALL_BYTES, Pixels
 from evaluation.stages import Stages, cost_arrays, cost_of
 
 UMAP_COMPONENTS = FITTED = 50
+MOST_COMPONENTS = 1024
+"""PCA of as many components as a run has latents is made up to here: a fit of thousands takes
+minutes, and its axes gigabytes of large images."""
 
 
 class PixelPca:

@@ -8,6 +8,7 @@ from typing import Any
 
 from data_pipeline.errors import UserError
 from data_pipeline.records import parse_json
+from evaluation.measures.latents import MOST_LATENTS
 
 CURVE_POINTS = 500
 
@@ -29,7 +30,15 @@ def metrics_of(run: Path) -> list[dict[str, Any]]:
 
 
 def thinned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All records of validation, at most 500 of training."""
+    """All records of validation, at most 500 of training; without lists of thousands of latents."""
+    records = [
+        {
+            name: value
+            for name, value in record.items()
+            if not (isinstance(value, list) and len(value) > MOST_LATENTS)
+        }
+        for record in records
+    ]
     train = [record for record in records if record.get("split") == "train"]
     every = max(1, -(-len(train) // CURVE_POINTS))
     others = [record for record in records if record.get("split") != "train"]

@@ -117,6 +117,8 @@ def paint(painter: Painter, images: Tensor, labels: Tensor, out: Path) -> list[s
     }
     if painter.model.num_classes:
         grids["classes"] = painter.classes()
+    if (rows := len(grids["traversals"])) < painter.model.latent_size:
+        print(f"traversals.png: the {rows} most active of {painter.model.latent_size:,} latents")
     for name, grid in grids.items():
         write_png(out / f"{name}.png", grid)
     return [f"{name}.png" for name in grids]

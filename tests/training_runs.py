@@ -43,6 +43,7 @@ SCENARIOS: dict[str, dict[str, object]] = {
         "model_type": "conv",
         "conv_width": 4,
         "latent_grid": 2,
+        "latent_factor": 2,
         "latent_size": 10,
         "checkpoint_activations": True,
         "accumulate": 2,

@@ -5,15 +5,28 @@ One place for all who draw: `vae_dist.load_run`, ``vae-dist sample`` and the rep
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from data_pipeline.order import derive_seed
 from vae_dist.objective import Objective
 
+CHUNK, CHUNK_PIXELS = 500, 1 << 23
+
+
+def chunk_size(image_shape: tuple[int, ...]) -> int:
+    """Images that are computed at a time.
+
+    It follows from the shape alone: the same images give the same bytes on every machine of a
+    kind, whatever else is asked for in the same call.
+    """
+    return max(1, min(CHUNK, CHUNK_PIXELS // math.prod(image_shape)))
+
 
 def images_of(objective: Objective, z: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Mean images of latents.
+    """Mean images of latents, a chunk at a time.
 
     Parameters
     ----------
@@ -29,9 +42,21 @@ def images_of(objective: Objective, z: Tensor, labels: Tensor | None = None) -> 
     Tensor
         (..., C, H, W), float32 in [0, 1].
     """
-    flat = None if labels is None else labels.expand(z.shape[:-1]).flatten()
-    logits = objective.model.decode(z.flatten(0, -2), flat)
-    return objective.mean_image(logits).unflatten(0, z.shape[:-1])
+    model, size = objective.model, chunk_size(objective.model.image_shape)
+    rows = z.flatten(0, -2).split(size)
+    flat = None if labels is None else labels.expand(z.shape[:-1]).flatten().split(size)
+    parts = [
+        objective.mean_image(model.decode(part, None if flat is None else flat[i]))
+        for i, part in enumerate(rows)
+    ]
+    return torch.cat(parts).unflatten(0, z.shape[:-1])
+
+
+def means(objective: Objective, images: Tensor, labels: Tensor) -> Tensor:
+    """mu (n, z) of images (n, C, H, W) in [0, 1], a chunk at a time; labels are (n,)."""
+    size = chunk_size(objective.model.image_shape)
+    pairs = zip(images.split(size), labels.split(size), strict=True)
+    return torch.cat([objective.model.encode(*pair)[0] for pair in pairs])
 
 
 def reconstruct(objective: Objective, images: Tensor, labels: Tensor | None = None) -> Tensor:

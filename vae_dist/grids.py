@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from vae_dist.metrics import iw_nll
 from vae_dist.objective import Objective
 
 GAP = 2  # white pixels between two images of a grid
+MOST_ROWS, MOST_PIXELS = 100, 1 << 25
+"""Of a picture of traversals; ten rows are shown of images of any size."""
 
 
 def tile(images: Tensor, gap: int = GAP) -> np.ndarray:
@@ -106,17 +109,22 @@ class Painter:
 
         A conditional model keeps the first image's label along the line.
         """
-        mu, _ = self.model.encode(images, labels)
+        mu = draw.means(self.objective, images, labels)
         last = 2 * (len(images) // 2)
         start, end = mu[0:last:2], mu[1:last:2]
         return draw.interpolate(self.objective, start, end, columns, labels[0:last:2])
 
     @torch.no_grad()
     def traversals(self, images: Tensor, labels: Tensor, columns: int = 11) -> Tensor:
-        """A row a latent, moved from the first image's mu as the report does; see `draw.traverse`."""
-        mu, _ = self.model.encode(images, labels)
+        """A row a latent, moved from the first image's mu as the report does; see `draw.traverse`.
+
+        Of many latents the most active ones: at most `MOST_ROWS`, fewer where images are large.
+        """
+        mu = draw.means(self.objective, images, labels)
         scale, label = mu.std(0, correction=0), labels[:1]
-        return draw.traverse(self.objective, mu[0], scale, len(scale), columns, label)[0]
+        fitting = MOST_PIXELS // (columns * math.prod(images.shape[2:]))
+        rows = min(MOST_ROWS, max(10, fitting))
+        return draw.traverse(self.objective, mu[0], scale, rows, columns, label)[0]
 
     @torch.no_grad()
     def manifold(self, images: Tensor, labels: Tensor, side: int = 20) -> Tensor:
@@ -126,7 +134,7 @@ class Painter:
         mean. With two latents this is the whole latent space; with one, a line. A
         conditional model is given no label.
         """
-        mu, _ = self.model.encode(images, labels)
+        mu = draw.means(self.objective, images, labels)
         mean = mu.mean(dim=0)
         _, scale, axes = torch.linalg.svd(mu - mean, full_matrices=False)
         axes = axes[:2] * scale[:2, None] / max(1, len(mu) - 1) ** 0.5
@@ -151,9 +159,10 @@ class Painter:
         samples : int
             Importance samples an image.
         chunk : int
-            Samples decoded at a time.
+            Samples decoded at a time, at most; of large images fewer.
         """
         size = self.model.latent_size
+        chunk = min(chunk, 2 * draw.chunk_size(self.model.image_shape))
         for i in range(len(images)):
             noise = draw.noise(1, samples, size, derive_seed(self.seed, "nll", i), self.device)
             image, label = self.take(images[i : i + 1]), labels[i : i + 1].to(self.device)

@@ -40,6 +40,11 @@ HELD_SECONDS = 0.5
 training longer than to make the figures."""
 
 
+MOST_TAGS = 256
+"""Numbers of a list (``kl_dim``) that trackers get, a tag each; longer ones are in metrics.jsonl
+alone: no page of charts holds thousands."""
+
+
 class Trackers:
     """A sink: TensorBoard and the other trackers.
 
@@ -61,7 +66,7 @@ class Trackers:
                 scalars[f"{name}/{split}"] = value
                 scalars[f"{split}_{ARTICLE2018_TAGS.get(name, name)}"] = value
         for name, value in figures.items():
-            if isinstance(value, list):
+            if isinstance(value, list) and len(value) <= MOST_TAGS:
                 scalars |= {f"{split}_{name}/{i}": v for i, v in enumerate(value)}
         self.scalars(scalars, step)
 

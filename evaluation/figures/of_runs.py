@@ -9,6 +9,7 @@ import numpy as np
 
 from evaluation.figures import charts, grids
 from evaluation.figures.style import Picture
+from evaluation.measures.latents import MOST_LATENTS
 from evaluation.results.folder import Folder
 
 MOST_RUNS = 4  # runs with pictures of their own; the best ones where there are more
@@ -114,11 +115,14 @@ def latents_used(folder: Folder) -> Iterator[Picture]:
             found.append((name, np.sort([row.value or 0.0 for row in rows])[::-1]))
     if not found:
         return
+    cut = ""
+    if any(_latents(folder, name) > len(values) for name, values in found):
+        cut = f" Of a run with more latents the {MOST_LATENTS} largest."
     yield Picture(
         "latents",
         "What each latent carries",
         "KL of each latent from the prior, mean over the test images, largest first; a latent near "
-        "0 is not used." + _fewer(folder, [name for name, _ in found]),
+        f"0 is not used.{cut}" + _fewer(folder, [name for name, _ in found]),
         lambda theme: charts.latents(found, theme=theme),
     )
 

@@ -12,25 +12,29 @@ from evaluation.sampling import rows_of
 
 ACTIVE = 0.01  # Burda et al. (2016): a unit is active where Var[mu] exceeds this
 PAIRS, STEPS = 500, 9
+MOST_LATENTS = 256
+"""Latents that have a row of their own; of more latents those with the largest KL."""
 
 
 def posterior_figures(latents: dict[str, np.ndarray], seed: int) -> Iterator[dict[str, Any]]:
     """Rows on a VAE's posterior over the test images.
 
-    ``active_units``; ``kl_by_latent``, one row for each latent (nats, from N(0, 1));
+    ``active_units``; ``kl_by_latent``, one row for each latent (nats, from N(0, 1)), of more than
+    `MOST_LATENTS` for those with the largest;
     ``aggregate_distance``, the sliced Wasserstein-2 distance of q(z), all test images'
     posteriors together, from N(0, I), in units of the prior's standard deviation.
     """
     mu, logvar = latents["test/mu"], latents["test/logvar"]
     active = int((mu.var(0) > ACTIVE).sum())
     yield {"metric": "active_units", "split": "test", "value": float(active)}
-    for index, value in enumerate(latents["test/kl_dim"].mean(0, dtype=np.float64)):
+    kl = latents["test/kl_dim"].mean(0, dtype=np.float64)
+    for index in np.sort(np.argsort(-kl, kind="stable")[:MOST_LATENTS]):
         yield {
             "metric": "kl_by_latent",
             "split": "test",
-            "value": float(value),
+            "value": float(kl[index]),
             "unit": "nats",
-            "index": index,
+            "index": int(index),
         }
     rng = np.random.default_rng(seed)
     z = mu + rng.standard_normal(mu.shape) * np.exp(logvar / 2)

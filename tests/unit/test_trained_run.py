@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from data_pipeline.errors import UserError
+from vae_dist.draw import CHUNK, chunk_size
 from vae_dist.losses import LossConfig
 from vae_dist.models import ModelConfig, build_model
 from vae_dist.objective import Objective
-from vae_dist.run.trained import CHUNK, Run, chunk_size
+from vae_dist.run.trained import Run
 
 COUNT = CHUNK + 7  # two chunks
 

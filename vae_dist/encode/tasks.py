@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.errors import UserError
+from vae_dist.draw import chunk_size
 from vae_dist.encode.images import digest
 from vae_dist.encode.job import Job
 from vae_dist.encode.latent_folder import LatentFolder
 from vae_dist.encode.outputs import Columns, Npz, Output, Parquet, Pictures
 from vae_dist.encode.rows import Chunk, Rows
-from vae_dist.run.trained import Run, chunk_size
+from vae_dist.run.trained import Run
 
 VERSION = 1
 

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from data_pipeline.errors import UserError
-from vae_dist import draw
 from vae_dist.objective import Objective
 from vae_dist.run.trained import Run
 
@@ -52,7 +51,7 @@ class Decoder(nn.Module):
         self.objective = objective
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        return draw.images_of(self.objective, z, labels)
+        return self.objective.mean_image(self.objective.model.decode(z, labels))
 
 
 def export_programs(run: Run, kind: str, folder: Path) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,21 +15,11 @@ from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
 from data_pipeline.values import Values
 from vae_dist import draw
+from vae_dist.draw import chunk_size
 from vae_dist.objective import Objective
 from vae_dist.run.data import check_data
 
 Array = TypeVar("Array", np.ndarray, Tensor)
-
-CHUNK, CHUNK_PIXELS = 500, 1 << 23
-
-
-def chunk_size(image_shape: tuple[int, ...]) -> int:
-    """Images that are computed at a time.
-
-    It follows from the shape alone: the same images give the same bytes on every machine of a
-    kind, whatever else is asked for in the same call.
-    """
-    return max(1, min(CHUNK, CHUNK_PIXELS // math.prod(image_shape)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

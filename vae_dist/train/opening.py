@@ -15,6 +15,7 @@ from vae_dist.mirror.mirror import Mirror
 from vae_dist.models.base import latents_in_words
 from vae_dist.run.checkpoint import SCHEMA
 from vae_dist.run.folder import RunFolder
+from vae_dist.trackers import MOST_TAGS
 from vae_dist.train.graph import why_not
 from vae_dist.train.loaders import Loaders
 from vae_dist.train.settings import Settings
@@ -97,6 +98,8 @@ def introduction(
         )
     for name, fault in loaders.left_out.items():
         yield f"not read by any process: shard {name} ({fault})"
+    if (latents := state.objective.model.latent_size) > MOST_TAGS:
+        yield f"the KL of each of {latents:,} latents (kl_dim) is in metrics.jsonl, not in trackers"
     if state.frozen:
         left = sum(p.numel() for p in state.objective.parameters() if not p.requires_grad)
         yield f"not trained: {len(state.frozen)} tensors, {left:,} parameters (--freeze)"
