@@ -14,6 +14,9 @@ from evaluation.backends.pca import Pca
 from evaluation.backends.search import Graph, cells_of, make_graph
 from evaluation.pixels import Pixels
 
+AT_ONCE = 1 << 27
+"""Numbers that are held at once where distances are measured again: half a GB."""
+
 
 class CumlBackend:
     """Takes numpy or CuPy arrays and returns CuPy arrays, float32.
@@ -74,9 +77,8 @@ class CumlBackend:
         It is small and goes to the host, where cuML's UMAP is content to find it.
         """
         rows = self.put(train)
-        model = self._neighbours(rows, k)
-        distance, index = self._query(model, rows, k)
-        test_distance, test_index = self._query(model, self.put(test), k)
+        distance, index = self._query(rows, rows, k)
+        test_distance, test_index = self._query(rows, self.put(test), k)
         return make_graph(distance, index, test_distance, test_index, 1.0, "all pairs")
 
     def graph_part(
@@ -90,11 +92,10 @@ class CumlBackend:
     ) -> dict[str, np.ndarray]:
         """The same of the images in this process's cells, whose neighbours lie in any cell."""
         rows, found = self.put(train), dict[str, np.ndarray]()
-        model = self._neighbours(rows, k)
         for split, images in (("train", rows), ("test", self.put(test))):
             own = np.flatnonzero(np.isin(layout[f"{split}_cell"], cells_of(layout, world)))
             if len(own):
-                distance, index = self._query(model, images[self.cupy.asarray(own)], k)
+                distance, index = self._query(rows, images[self.cupy.asarray(own)], k)
                 found |= {f"{split}/rows": own, f"{split}/index": index}
                 found[f"{split}/distance"] = distance
         return found
@@ -130,21 +131,35 @@ class CumlBackend:
 
     def search(self, fit: Any, queries: Any, k: int) -> np.ndarray:
         """Indices of the nearest rows of `fit`, (q, k), on the host."""
-        return self._query(self._neighbours(self.put(fit), k), self.put(queries), k)[1]
+        return self._query(self.put(fit), self.put(queries), k)[1]
 
     def trustworthiness(self, rows: Any, embedded: Any, k: int) -> float:
         """Share of neighbours in the embedding that are neighbours among the rows too."""
         found = self._trustworthiness(self.put(rows), self.put(embedded), n_neighbors=k)
         return float(found)
 
-    def _neighbours(self, rows: Any, k: int) -> Any:
+    def _query(self, fit: Any, queries: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Distances and indices of the nearest rows of `fit`, (q, k), on the host.
+
+        cuML computes distances as norms less a product, which blurs those that are small beside
+        the norms, and their order: they are measured again here. Its own second pass
+        (``two_pass_precision``) takes the queries for the rows that were fitted (cuML 26.10).
+        """
         model = self._nearest(
             n_neighbors=k, algorithm="brute", metric="euclidean", output_type="cupy"
         )
-        return model.fit(rows)
-
-    def _query(self, model: Any, rows: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
-        # The second pass: one pass computes distances as norms less a product, which blurs
-        # those that are small beside the norms.
-        distance, index = model.kneighbors(rows, k, two_pass_precision=True)
-        return self.cupy.asnumpy(distance), self.cupy.asnumpy(index).astype(np.int64)
+        _, nearest = model.fit(fit).kneighbors(queries, k)
+        found = []
+        for start in range(0, len(queries), step := max(1, AT_ONCE // (k * fit.shape[1]))):
+            index, rows = (part[start : start + step] for part in (nearest, queries))
+            apart = fit[index] - rows[:, None]
+            distance = self.cupy.sqrt((apart * apart).sum(axis=2))
+            order = distance.argsort(axis=1)
+            found.append(
+                [
+                    self.cupy.asnumpy(self.cupy.take_along_axis(part, order, 1))
+                    for part in (distance, index)
+                ]
+            )
+        distances, indices = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return distances, indices.astype(np.int64)

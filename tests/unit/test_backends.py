@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.order import World
+from evaluation.backends import cuml as backends_cuml
 from evaluation.backends import search as backends_search
 from evaluation.backends.choose import Backends
 from evaluation.backends.cpu import CpuBackend, UmapSettings, fit_umap
@@ -125,6 +126,10 @@ def test_stages_agree_between_backends(monkeypatch):
         assert np.allclose(a, b.get(), atol=1e-4)
     mine, other = cpu.graph(train, test, 5, 0), gpu.graph(train, test, 5, 0)
     assert np.array_equal(mine.train_index, other.train_index)
+    assert np.allclose(mine.train_distance, other.train_distance, atol=1e-4)
+    assert np.array_equal(mine.test_index, other.test_index)
+    assert np.allclose(mine.test_distance, other.test_distance, atol=1e-4)
+    monkeypatch.setattr(backends_cuml, "AT_ONCE", 300)
     assert np.array_equal(cpu.search(train, test, 7), gpu.search(train, test, 7))
     monkeypatch.setattr(backends_search, "EXACT_BELOW", 0)  # several cells, also of few images
     monkeypatch.setattr(backends_search, "IMAGES_A_CELL", 40)
