@@ -77,7 +77,8 @@ def take_apart(folder: Path, model: str, batch_size: int, threads: int) -> dict[
     -------
     dict
         ``seconds`` a step; ``share`` of it by part; ``calls`` and ``launches`` a step; ``products``:
-        seconds of the matrix products and convolutions alone.
+        seconds of the matrix products and convolutions alone. All but ``seconds`` are of the
+        operations one by one, where a training repeats them as a CUDA graph (``graph``).
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -114,6 +115,8 @@ def _measure(trainer: Trainer) -> dict[str, Any]:
     for _ in range(5):
         step()
     whole = statistics.median(_timed(step) for _ in range(STEPS))
+    graph, state.graphs = state.graphs is not None, None
+    step()
     with Counting() as counting:
         step()
     products = counting.products
@@ -129,6 +132,7 @@ def _measure(trainer: Trainer) -> dict[str, Any]:
         "model": trainer.settings.model.model_type,
         "batch_size": trainer.settings.run.batch_size,
         "seconds": whole,
+        "graph": graph,
         "products_seconds": alone,
         "share": _shares(state, step),
         "calls": len(counting.calls),

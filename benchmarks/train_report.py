@@ -88,7 +88,13 @@ def document(found: dict[str, Any], command: str) -> str:
         speeds_table(found),
         "## One step",
         "`products alone` is the time of the step's matrix products and convolutions by themselves; "
-        "`calls` are those of ATen below autograd, `launches` those of them that compute.",
+        "`calls` are those of ATen below autograd, `launches` those of them that compute."
+        + (
+            " All but the milliseconds are of the operations one by one, which the training repeats "
+            "as a CUDA graph."
+            if any(step.get("graph") for step in found["step"])
+            else ""
+        ),
         step_table(found),
     ]
     if found["scaling"]:

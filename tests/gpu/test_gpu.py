@@ -135,10 +135,11 @@ def test_nothing_is_waited_for_in_100_steps(device, graphs):
 
 
 @pytest.mark.parametrize("name", ["fc", "fc_conv", "fcn", "fcns", "fcns_1n", "conv"])
-def test_recorded_steps_have_the_bits_of_the_others(device, name):
+def test_recorded_steps_have_the_bits_of_the_others(device, name, monkeypatch):
     """With a short batch among them, and others computed between; no warning is given."""
     from vae_dist.train.step import train_step
 
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)  # as --deterministic does
     plain, recorded = (state_on(device, graphs, name) for graphs in (False, True))
     for step in range(12):
         given = batch(device, step, count=40 if step in (5, 11) else 64)

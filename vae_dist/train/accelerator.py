@@ -41,6 +41,9 @@ class PrecisionConfig:
     """Autocast of the model; losses are fp32 always. fp16 needs a GPU."""
     tf32: bool = True
     """Let fp32 matrix products and convolutions use TF32 on NVIDIA GPUs."""
+    deterministic: bool = True
+    """On a GPU let cuDNN take only algorithms of convolutions that give the same bits each time;
+    without it a resumed run of convolutions is the same up to rounding."""
     compile: bool = False
     """torch.compile the module (before DDP wraps it)."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
@@ -100,6 +103,7 @@ def make_accelerator(config: PrecisionConfig, run_dir: Path, trackers: list[str]
     if config.compile:
         find_compiler(cpu)
     set_tf32(config.tf32)
+    torch.backends.cudnn.deterministic = config.deterministic
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     wait = config.collective_timeout + (0.0 if cpu else NCCL_GRACE)
     try:
