@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.folder.factors import factors_of, values_of
 from data_pipeline.plugins import described
 from data_pipeline.records import read_record
 from evaluation.artifacts import Artifacts
@@ -18,6 +19,7 @@ from evaluation.embeddings import Methods
 from evaluation.encode import run_figures
 from evaluation.files import read_arrays, write_arrays, write_text
 from evaluation.items import Item, Latents
+from evaluation.measures.disentanglement import disentanglement
 from evaluation.measures.latents import emptiness, posterior_figures, smoothness
 from evaluation.measures.measure import METRICS, Measure
 from evaluation.measures.protocol import Points, make_protocol, reference_rows, shown_rows
@@ -49,6 +51,7 @@ class Comparison:
         self.backends, self.stages = evaluation.backends, evaluation.stages
         train, test = (Pixels(self.splits[name]) for name in ("train", "test"))
         seed = self.config.seed
+        self.factors = factors_of(evaluation.data.manifest)
         self.protocol = make_protocol(self.config.protocol, seed, self.config.repeats)
         rows = reference_rows(*test.shape, seed)
         reference = self.backends.put(test.take(rows))
@@ -164,7 +167,8 @@ class Comparison:
 
     def _key(self, key: str) -> str:
         protocol = dataclasses.asdict(self.protocol) | described(METRICS)
-        return Cache.key("figures", key, protocol, self.methods.where)
+        factors = [list(self.factors.items())] if self.factors else []
+        return Cache.key("figures", key, protocol, self.methods.where, *factors)
 
     def _kept(self, key: str) -> dict[str, Any] | None:
         """Figures from the cache, or of this evaluation, and what they cost."""
@@ -181,6 +185,11 @@ class Comparison:
             if not name.startswith("raw-"):
                 host = self.backends.to_host(train), self.backends.to_host(test)
                 figures += emptiness(*host, points.test_labels, self.config.seed)
+                if self.factors:
+                    values = values_of(self.factors, self.splits["test"].index)
+                    figures += disentanglement(
+                        host[1], values, list(self.factors), self.config.seed
+                    )
         held = json.loads(json.dumps({"figures": figures, **cost(record)}))
         self.records.keep_record("figures", self._key(key), held)
         return held

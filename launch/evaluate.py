@@ -34,6 +34,7 @@ COMMON = (
     *("nll_samples", "fresh", "json"),
 )
 SHOWN = ("knn_test_accuracy", "interval", "trustworthiness", "ssim", "elbo")  # by the table
+OF_FACTORS = {"mig": "MIG", "dci_disentanglement": "DCI"}  # by the table where they are known
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -150,6 +151,12 @@ def print_table(results: Results) -> None:
         f"{results.dataset}: {results.counts['test']:,} test images, protocol {results.protocol}"
     )
     table = Table(title=title, title_justify="left")
+    board = leaderboard(results)
+    of_factors = {
+        metric: name
+        for metric, name in OF_FACTORS.items()
+        if any(line[metric] is not None for line in board)
+    }
     for column in (
         "embedding",
         "KNN test",
@@ -158,9 +165,9 @@ def print_table(results: Results) -> None:
         "trustworthiness",
         "SSIM",
         "ELBO",
+        *of_factors.values(),
     ):
         table.add_column(column, justify="left" if column == "embedding" else "right")
-    board = leaderboard(results)
     for line in board:
         bounds = "–" if line["ci_low"] is None else f"{(line['ci_high'] - line['ci_low']) / 2:.4f}"
         table.add_row(
@@ -171,9 +178,10 @@ def print_table(results: Results) -> None:
             _figure(line["trustworthiness"], 4),
             _figure(line["ssim"], 4),
             _figure(line["elbo"], 2),
+            *(_figure(line[metric], 3) for metric in of_factors),
         )
     console.print(table)
-    for reason in not_made(results) + blanks(board, SHOWN):
+    for reason in not_made(results) + blanks(board, (*SHOWN, *of_factors)):
         console.print(f"–  {reason}", markup=False, soft_wrap=True)
     for row in over_seeds(results):
         if (row.metric, row.weights, row.k) == ("knn_test_accuracy", "uniform", 10):

@@ -1,4 +1,4 @@
-"""Where images come from: the MNIST family, digits, image folders, arrays."""
+"""Where images come from: the MNIST family, digits, sprites, image folders, arrays."""
 
 from __future__ import annotations
 
@@ -77,13 +77,15 @@ def without_effect(config: SourceConfig) -> Iterator[str]:
         "labels": ("folder", "tiff"),
         "image_field": (*pictures[:-1], "zarr"),
         "label_field": (*pictures, "zarr"),
-        "source": tuple(name for name in DATASETS if name != "digits"),
-        "image_size": pictures,
+        "source": tuple(name for name in DATASETS if name not in ("digits", "sprites")),
+        "image_size": (*pictures, "sprites"),
         "color": pictures,
         "on_bad_image": pictures,
         "scale": (*OF_USER, "celeba"),
         "dtype": (*OF_USER, "celeba"),
-        "test_fraction": (*OF_USER, "digits"),
+        "test_fraction": (*OF_USER, "digits", "sprites"),
+        "sprites": ("sprites",),
+        "sprites_seed": ("sprites",),
     }
     for field in fields(config):
         given = getattr(config, field.name) != field.default
@@ -99,6 +101,10 @@ def _loader_of(dataset: str) -> Callable[[SourceConfig, Progress], SourceData]:
         from data_pipeline.sources.digits import load_digits
 
         return load_digits
+    if dataset == "sprites":
+        from data_pipeline.sources.sprites import load_sprites
+
+        return load_sprites
     if dataset == "folder":
         from data_pipeline.sources.folder import load_folder
 

@@ -30,6 +30,7 @@ DATASETS = (
     "emnist-bymerge",
     "emnist-byclass",
     "digits",
+    "sprites",
     "folder",
     "npz",
     "tiff",
@@ -58,7 +59,7 @@ class SourceConfig:
         OneOf(*DATASETS, more=partial(installed, SOURCES)),
         tyro.conf.arg(aliases=["--dataset-type"]),
     ] = "fmnist"
-    """mnist, fmnist, kmnist, emnist-letters (-balanced, -digits, -mnist, -bymerge, -byclass), digits; from --source: folder (of
+    """mnist, fmnist, kmnist, emnist-letters (-balanced, -digits, -mnist, -bymerge, -byclass), digits, sprites (drawn from known factors); from --source: folder (of
     images), npz (arrays), tiff, webdataset, parquet, zarr, cifar10, cifar100, svhn, stl10, usps,
     celeba."""
     source: str | None = None
@@ -77,7 +78,8 @@ class SourceConfig:
     check_sums: bool = True
     """Refuse raw files whose checksum is not the published one."""
     image_size: Annotated[int | None, AtLeast(1)] = None
-    """folder: height and width that images are scaled and cropped to."""
+    """folder: height and width that images are scaled and cropped to; sprites: that they are drawn
+    in (64 if not given)."""
     color: Annotated[str, OneOf("auto", "grey", "rgb")] = "auto"
     """folder: grey, rgb, or auto (grey if every image is)."""
     labels: str | None = None
@@ -96,7 +98,11 @@ class SourceConfig:
     """Type that the shards hold: uint8 (256 levels), uint16, float16, float32; auto: uint8 where
     that loses nothing, else the source's own."""
     test_fraction: Annotated[float, Within(0, 1, open=True)] = 0.2
-    """folder and npz without a test part, and digits: share held out as the test split."""
+    """folder and npz without a test part, digits, sprites: share held out as the test split."""
+    sprites: Annotated[int, Within(10, 737_280)] = 50_000
+    """sprites: how many of the 737,280 combinations of factors are drawn."""
+    sprites_seed: Annotated[int, AtLeast(0)] = 0
+    """sprites: seed of which ones."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from evaluation.results.blanks import DISENTANGLEMENT, blank
+from evaluation.sampling import rows_of
+
 BINS = 20
+MOST_IMAGES = 10_000  # test images that are measured, as many as the literature takes
+
+
+def disentanglement(
+    codes: np.ndarray, factors: np.ndarray, names: Sequence[str], seed: int
+) -> Iterator[dict[str, Any]]:
+    """Rows of MIG and DCI of an embedding of the test images.
+
+    Parameters
+    ----------
+    codes : array of float, shape (n, d)
+    factors : array of int, shape (n, k)
+    names : sequence of str
+        Of the factors. Those that are constant are not used, which is noted.
+    seed : int
+        Of the images that are measured and of the forests.
+    """
+    rows = rows_of(len(codes), MOST_IMAGES, seed, "factors")
+    codes, factors = codes[rows], factors[rows]
+    varies = np.flatnonzero((factors != factors[:1]).any(0))
+    common = {"split": "test", "seed": seed, "backend": "cpu"}
+    reason = None
+    if codes.shape[1] < 2:
+        reason = "one dimension alone"
+    elif len(codes) < 10:
+        reason = f"{len(codes)} test images are too few"
+    elif len(varies) < 2:
+        reason = f"{len(varies)} of the factors vary over the test images"
+    if reason is not None:
+        yield from (blank(metric, reason, **common) for metric in DISENTANGLEMENT)
+        return
+    used = ", ".join(names[column] for column in varies.tolist())
+    note = f"{len(codes)} test images; factors {used}"
+    factors = factors[:, varies]
+    values = (mutual_information_gap(codes, factors), *dci(codes, factors, seed))
+    for metric, value in zip(DISENTANGLEMENT, values, strict=True):
+        yield {"metric": metric, "value": value, "note": note, **common}
 
 
 class DCI(NamedTuple):
-    """Disentanglement, completeness and informativeness, each at most 1."""
+    """Disentanglement, completeness and informativeness, each 0 to 1."""
 
     disentanglement: float
     completeness: float
@@ -21,7 +62,7 @@ def mutual_information_gap(codes: np.ndarray, factors: np.ndarray, bins: int = B
     """The mutual information gap (Chen et al. 2018, arXiv:1802.04942, eq. 6), 0 to 1.
 
     Each latent is cut into ``bins`` intervals of equal width. The gap of a factor is that between
-    its two most informative latents, over the factor's entropy.
+    its two most informative latents, over the factor's entropy. Constant codes have gap 0.
 
     Parameters
     ----------
@@ -47,7 +88,9 @@ def mutual_information_gap(codes: np.ndarray, factors: np.ndarray, bins: int = B
 def dci(codes: np.ndarray, factors: np.ndarray, seed: int = 0, trees: int = 20) -> DCI:
     """DCI (Eastwood & Williams 2018) from the importances of one random forest a factor.
 
-    Informativeness is the mean accuracy on the fifth of the rows that no forest was fitted to.
+    Informativeness is the mean accuracy on the fifth of the rows that no forest was fitted to, as
+    in disentanglement_lib; the article's is an error. Codes that tell nothing of any factor, as
+    constant ones, have disentanglement and completeness 0.
 
     Parameters
     ----------
@@ -89,6 +132,8 @@ def _mutual(one: np.ndarray, other: np.ndarray, bins: int) -> float:
 def _focus(table: np.ndarray) -> float:
     """One minus each row's entropy (base: its length), averaged with the rows' sums as weights."""
     total = table.sum(1)
+    if not total.any():
+        return 0.0
     share = table / np.where(total > 0, total, 1)[:, None]
     entropy = -np.sum(share * np.log(np.where(share > 0, share, 1)), axis=1)
     return float(np.average(1 - entropy / np.log(table.shape[1]), weights=total))

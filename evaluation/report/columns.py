@@ -14,6 +14,19 @@ SCORES = (
     ("silhouette", "silhouette", 3, "separation of the classes, −1 to 1"),
     ("kmeans_nmi", "k-means NMI", 3, "agreement of clusters with classes, 0 to 1"),
     (
+        "mig",
+        "MIG",
+        3,
+        "mutual information gap: how much more the best dimension tells of a factor than the second "
+        "best does; 0 to 1, mean over factors",
+    ),
+    (
+        "dci_disentanglement",
+        "DCI disentanglement",
+        3,
+        "does each dimension tell of one factor only? 0 to 1, by random forests",
+    ),
+    (
         "fit_seconds",
         "seconds of fitting",
         1,
@@ -31,7 +44,8 @@ BEST: dict[str, int] = {  # which is best in a column: the largest (1) or the sm
         (
             "knn_test_accuracy", "trustworthiness", "linear_probe_accuracy", "silhouette",
             "kmeans_nmi", "knn_all_test_accuracy", "knn_macro_auc", "continuity", "kmeans_ari",
-            "elbo", "ssim", "ssim11", "psnr",
+            "elbo", "ssim", "ssim11", "psnr", "mig", "dci_disentanglement", "dci_completeness",
+            "dci_informativeness",
         ),
         1,
     ),
@@ -45,6 +59,18 @@ STRUCTURE = (
     ("knn_macro_auc", "KNN macro AUC", 4, "on test images, at the best k"),
     ("continuity", "continuity", 4, "share of neighbourhoods not torn apart"),
     ("kmeans_ari", "k-means ARI", 3, "agreement of clusters with classes, chance 0"),
+    (
+        "dci_completeness",
+        "DCI completeness",
+        3,
+        "is each factor told by one dimension only? 0 to 1, by random forests",
+    ),
+    (
+        "dci_informativeness",
+        "DCI informativeness",
+        3,
+        "share of the factors' values that random forests find in test images they were not fitted to",
+    ),
     (
         "gap",
         "gap",

@@ -19,6 +19,7 @@ _OF_VAES = (
     "interpolation_length",
     "interpolation_jump",
 )
+DISENTANGLEMENT = ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness")
 _OF_DECODERS = ("ssim", "ssim11", "psnr", "mse")
 _OF_FULL = (
     "continuity",
@@ -60,8 +61,10 @@ def why_blank(results: Results, metric: str, method: str, rows: Iterable[Row]) -
         return "has no decoder"
     if metric == "explained_variance":
         return "only PCA has it"
-    if metric == "gap" and method == "raw":
+    if metric in ("gap", *DISENTANGLEMENT) and method == "raw":
         return "measured of embeddings"
+    if metric in DISENTANGLEMENT:
+        return "the factors of these images are not known"
     if metric in _OF_FULL and results.protocol != "full":
         return "measured with --protocol full"
     return "not measured"

@@ -13,6 +13,8 @@ BOARD = (
     "linear_probe_accuracy",
     "silhouette",
     "kmeans_nmi",
+    "mig",
+    "dci_disentanglement",
     "elbo",
     "nll",
     "ssim",
