@@ -82,7 +82,7 @@ class Contender:
     def __init__(self, name: str, *words: str, threads: int, cache: Path) -> None:
         self.name = name
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115, closed by `close`
-        environ = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+        environ = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": _path()}
         environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.contenders", name, *words],
@@ -269,7 +269,7 @@ def _train_on(config: TrainBenchConfig, model: str, processes: int) -> dict[str,
         words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         words += ["-m", "benchmarks.scaling", str(config.data), model, runs, str(out), images]
         words += map(str, config.batch_sizes)
-        environ = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environ = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": _path()}
         done = subprocess.run(
             [sys.executable, *words], env=environ, capture_output=True, text=True, timeout=900
         )
@@ -277,6 +277,11 @@ def _train_on(config: TrainBenchConfig, model: str, processes: int) -> dict[str,
             raise RuntimeError(f"{processes} processes: {done.stderr[-2000:]}")
         found: dict[str, Any] = json.loads(out.read_text())
     return found
+
+
+def _path() -> str:
+    """This checkout first, then what is on the path already."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
 def usable_cores() -> int:
