@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_pipeline.errors import UserError
-from vae_dist.models.base import Checkpointed, VAEModel, with_label_planes
+from vae_dist.models.base import Checkpointed, VAEModel, start_heads, with_label_planes
 from vae_dist.models.config import ModelConfig
 
 SMALLEST_SIDE = 4
@@ -102,8 +102,9 @@ class ResidualConvolutional(VAEModel):
         self.entry: nn.Module
         if self.has_grid:
             cells = self.latent_shape[0]
-            self.mu_head = nn.Conv2d(widths[-1], cells, 1)
-            self.logvar_head = nn.Conv2d(widths[-1], cells, 1)
+            mean, logvar = (nn.Conv2d(widths[-1], cells, 1) for _ in range(2))
+            start_heads(mean, logvar)  # without it the latents of many cells stay unused
+            self.mu_head, self.logvar_head = mean, logvar
             self.entry = nn.Conv2d(cells + self.num_classes, widths[-1], 3, padding=1)
         else:
             features = math.prod(self.top)
