@@ -256,4 +256,24 @@ def test_the_table_says_by_which_figure_a_rank_is_slowest_and_of_peaks_where_the
     assert "peaks" not in text
     ranks[0].pop("work_seconds")  # not measured on every rank: compared by what all have
     assert compare(ranks)["slowest_by"] == "step_seconds_p50"
-    assert "memory: peaks" in render([rank_summary(0, peak_rss_bytes=2**30)])
+    assert "Memory: peaks" in render([rank_summary(0, peak_rss_bytes=2**30)])
+
+
+def test_no_figure_of_a_gpus_rank_is_cut_at_80_columns():
+    figures = {
+        "device_name": "NVIDIA H100 80GB HBM3",
+        "images_per_second": 1_456_619.0,
+        "step_seconds_max": 0.2814,
+        "data_wait_share": 0.074,
+        "mean_utilization_percent": 100.0,
+        "mean_power_watts": 650.0,
+        "peak_allocated_bytes": 1015 * 2**20,
+        "peak_reserved_bytes": 1016 * 2**20,
+        "peak_device_bytes": 1017 * 2**20,
+        "headroom_bytes": 78.2 * 2**30,
+        "peak_rss_bytes": 12.5 * 2**30,
+    }
+    text = render([rank_summary(rank, **figures) for rank in (0, 15)], width=80)
+    assert "…" not in text
+    for figure in ("1,456,619", "281.4 ms", "1015 MiB", "1016 MiB", "1017 MiB", "78.2 GiB", "12.5 GiB"):  # fmt: skip
+        assert text.count(figure) == 2, figure

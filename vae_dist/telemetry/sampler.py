@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from rich.table import Table
+from rich.console import Group
 
 from data_pipeline.order import World
 from vae_dist.telemetry.choose import open_device
@@ -256,7 +256,7 @@ class Telemetry:
         return {f"{name}_seconds": times[name] for name in names} | {"work_seconds": work}
 
     @staticmethod
-    def table(summaries: list[Mapping[str, Any]]) -> Table:
+    def table(summaries: list[Mapping[str, Any]]) -> Group:
         """Build the table of all ranks; see :func:`vae_dist.telemetry.table`."""
         return table(summaries)
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 
 STRAGGLER_RATIO = 1.25
@@ -204,25 +205,9 @@ def show_seconds(value: float | None) -> str:
     return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.2f} s"
 
 
-_HEADS = tuple(
-    [
-        "rank",
-        "device",
-        "img/s",
-        "step p50",
-        "p95",
-        "max",
-        "data wait",
-        "util",
-        "power",
-        "allocated",
-        "reserved",
-        "used",
-        "headroom",
-        "rss",
-    ]
-)
-_MEMORY = {"allocated", "reserved", "used", "rss"}
+_SPEED = ("img/s", "step p50", "p95", "max", "data wait", "util", "power")
+_MEMORY = ("device", "allocated", "reserved", "used", "headroom", "rss")
+_HEADS = ("rank", _MEMORY[0], *_SPEED, *_MEMORY[1:])
 
 
 def _cells(rank: Mapping[str, Any], slow: bool) -> dict[str, str]:
@@ -246,18 +231,15 @@ def _cells(rank: Mapping[str, Any], slow: bool) -> dict[str, str]:
     return dict(zip(_HEADS, values, strict=True))
 
 
-def table(summaries: Sequence[Mapping[str, Any]]) -> Table:
-    """Build the table of all ranks that ends a run."""
+def table(summaries: Sequence[Mapping[str, Any]]) -> Group:
+    """Build the two tables of all ranks that end a run: speed, and the memory's peaks.
+
+    Each fits into 80 columns.
+    """
     whole = compare(summaries)
-    rows = Table(title="Telemetry by rank", title_justify="left", caption_justify="left")
     cells = [_cells(rank, rank["rank"] in whole["stragglers"]) for rank in whole["ranks"]]
-    heads = [head for head in _HEADS if any(row[head] != "-" for row in cells)]
-    for head in heads:
-        rows.add_column(head, justify="left" if head == "device" else "right")
-    for row in cells:
-        slow = row["rank"].endswith("slow")
-        rows.add_row(*(row[head] for head in heads), style="yellow" if slow else None)
-    notes = ["memory: peaks"] if _MEMORY & set(heads) else []
+    speed = _table("Telemetry by rank", _SPEED, cells)
+    notes = []
     if whole["images_per_joule"] is not None:
         notes.append(f"{whole['images_per_joule']:.2f} images a joule")
     if whole["slowest_ratio"] is not None:
@@ -265,5 +247,19 @@ def table(summaries: Sequence[Mapping[str, Any]]) -> Table:
             f"slowest rank by {_OWN_TIME[whole['slowest_by']]}: {whole['slowest_rank']}, "
             f"{whole['slowest_ratio']:.2f} x the median of all ranks"
         )
-    rows.caption = "; ".join(notes) or None
+    speed.caption = "; ".join(notes) or None
+    if all(row[head] == "-" for row in cells for head in _MEMORY[1:]):
+        return Group(speed)
+    return Group(speed, _table("Memory: peaks", _MEMORY, cells))
+
+
+def _table(title: str, heads: Sequence[str], cells: list[dict[str, str]]) -> Table:
+    rows = Table(title=title, title_justify="left", caption_justify="left")
+    heads = ["rank", *(head for head in heads if any(row[head] != "-" for row in cells))]
+    for head in heads:
+        name = head == "device"
+        rows.add_column(head, justify="left" if name else "right", no_wrap=not name)
+    for row in cells:
+        slow = row["rank"].endswith("slow")
+        rows.add_row(*(row[head] for head in heads), style="yellow" if slow else None)
     return rows
