@@ -11,8 +11,10 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import UserError, nearest, reason_of
@@ -50,6 +52,11 @@ MODULES = {
     "ablate": "ablate.command",
     "sweep": "sweep.command",
 }
+
+PACKAGES = ("data_pipeline", "vae_dist", "evaluation", "launch")
+OWN = ("<string>", *(str(Path(__file__).parents[1] / name) for name in PACKAGES))
+"""Where this program's own warnings come from; a dataclass's ``__init__`` has no file."""
+PYTHONS_FORM = warnings.formatwarning
 
 SLOW = {
     "train": "torch and accelerate",
@@ -115,6 +122,7 @@ def guard(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     that read the same wrong flags only the first complains.
     """
     sys.excepthook = _without_secrets
+    warnings.formatwarning = _in_one_line
     try:
         _open_streams(argv)
         try:
@@ -135,6 +143,19 @@ def guard(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _in_one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning of this program's as its errors look; of others as Python shows them."""
+    if category is UserWarning and filename.startswith(OWN):
+        return f"vae-dist: warning: {message}\n"
+    return PYTHONS_FORM(message, category, filename, lineno, line)
 
 
 def _without_secrets(kind: type[BaseException], error: BaseException, trace: Any) -> None:

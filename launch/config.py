@@ -13,6 +13,7 @@ import difflib
 import io
 import re
 import typing
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import tyro
 from data_pipeline.checks import OF_RUN
 from data_pipeline.errors import UserError, nearest
 from launch.help import show_help
+from launch.processes import may_speak
 from launch.setting_files import preset_path, read_run, read_settings
 
 _TRUE = {"true", "t", "yes", "y", "1"}
@@ -233,8 +235,11 @@ def _address_of(value: Any) -> str:
 def _run_tyro(root: type, argv: list[str], prog: str) -> Any:
     complaints = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaints):
-            return tyro.cli(
+        with (
+            contextlib.redirect_stderr(complaints),
+            warnings.catch_warnings(record=True, action="always", category=UserWarning) as told,
+        ):
+            parsed: Any = tyro.cli(
                 root,
                 args=argv,
                 prog=prog,
@@ -244,6 +249,10 @@ def _run_tyro(root: type, argv: list[str], prog: str) -> Any:
         if stop.code in (0, None):
             raise
         raise UserError(_one_line(complaints.getvalue())) from None
+    if may_speak():  # a setting without effect, which tyro may have made more than once
+        for text in dict.fromkeys(str(each.message) for each in told):
+            warnings.warn(text, stacklevel=3)
+    return parsed
 
 
 _PLAIN = (

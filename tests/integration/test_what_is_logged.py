@@ -1,6 +1,8 @@
 """What a training writes down is what it used: the KL weight, and what trackers are told."""
 
 import dataclasses
+import subprocess
+import sys
 from typing import ClassVar
 
 import pytest
@@ -11,7 +13,7 @@ from benchmarks.step_parts import take_apart
 from benchmarks.train import Contender
 from launch.config import parse
 from tests.data_folders import digits, written
-from tests.training_runs import flags, metrics
+from tests.training_runs import environment, flags, metrics
 from vae_dist.losses import balance, kl_weight_at
 from vae_dist.train.settings import Settings
 from vae_dist.train.signals import StopRequest
@@ -142,3 +144,23 @@ def test_a_loop_trains_when_it_is_its_turn(data, tmp_path):
             broken.wait_until_ready()
     finally:
         broken.close()
+
+
+def test_a_setting_without_effect_is_said_once_and_in_one_line(tmp_path):
+    """What the settings say while the flags are read is not swallowed with tyro's complaints."""
+    data = written(tmp_path / "data", digits())
+    words = ["train", "--data", str(data.path), "--runs-dir", str(tmp_path), "--name", "a"]
+    words += ["--model-type", "fc", "--max-steps", "1", "--tensorboard", "False"]
+    words += ["--compile-mode", "max-autotune", "--cuda-graph", "on", "--no-cuda", "True"]
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.cli", *words],
+        env=environment(PYTHONWARNINGS="default"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for line in (
+        "vae-dist: warning: --compile-mode has no effect without --compile True",
+        "vae-dist: warning: --cuda-graph on has no effect: this runs on the CPU",
+    ):
+        assert done.stderr.splitlines().count(line) == 1, done.stderr

@@ -143,8 +143,11 @@ class TrainState:
             # The optimizer is known to Accelerate, for its scaler, and called as it is: through
             # Accelerate each step would look for a package on the disk.
             self.module, _ = self.accelerator.prepare(self.objective, self.optimizer)
-        if why_not(self.settings, self.world.size, self.device) is None:
+        reason = why_not(self.settings, self.world.size, self.device)
+        if reason is None:
             self.graphs = StepGraphs(self.compute, self.parameters)
+        elif self.settings.precision.cuda_graph == "on" and self.world.rank == 0:
+            warnings.warn(f"--cuda-graph on has no effect: {reason}", stacklevel=2)
 
     def compute(
         self,
