@@ -17,6 +17,7 @@ from evaluation.artifacts import Artifacts
 from evaluation.cache import Cache
 from evaluation.embeddings import Methods
 from evaluation.encode import run_figures
+from evaluation.features import Distances, Features
 from evaluation.files import read_arrays, write_arrays, write_text
 from evaluation.items import Item, Latents
 from evaluation.measures.disentanglement import disentanglement
@@ -45,7 +46,9 @@ UNITS = {
 class Comparison:
     """Measures every embedding and fills the evaluation folder."""
 
-    def __init__(self, evaluation: Evaluation, results: Results) -> None:
+    def __init__(
+        self, evaluation: Evaluation, results: Results, features: Features | None = None
+    ) -> None:
         self.evaluation, self.results = evaluation, results
         self.config, self.splits = evaluation.config, evaluation.splits
         self.backends, self.stages = evaluation.backends, evaluation.stages
@@ -53,6 +56,7 @@ class Comparison:
         seed = self.config.seed
         self.factors = factors_of(evaluation.data.manifest)
         self.protocol = make_protocol(self.config.protocol, seed, self.config.repeats)
+        self.distances = features and Distances(features, self.splits["test"], seed)
         rows = reference_rows(*test.shape, seed)
         reference = self.backends.put(test.take(rows))
         self.measure = Measure(self.protocol, self.backends, reference, rows)
@@ -220,6 +224,9 @@ class Comparison:
             )
         for figure in posterior_figures(latents, self.config.seed):
             self._add(common | figure)
+        if self.distances:
+            for figure in self._distances(self.distances, info, run):
+                self._add(common | figure)
         labels, mu = self.splits["test"].labels, latents["test/mu"]
         with self.stages.stage("pictures", info.name):
             for figure in smoothness(run.decode, mu, labels, self.config.seed):
@@ -245,6 +252,20 @@ class Comparison:
                         "embedding": f"pca-{info.latent_size}",
                     }
                 )
+
+    def _distances(self, distances: Distances, info: RunInfo, run: Run) -> list[dict[str, Any]]:
+        """How far a run's images are from the test images, kept in the cache."""
+        features = distances.features
+        facts = (features.key, features.name, run.content_hash, self.results.data_fingerprint)
+        key = Cache.key("distances", *facts, self.config.seed, run.device.type)
+        kept = self.records.record("distances", key, _check_figures)
+        where = "cache" if kept else str(run.device)
+        with self.stages.stage("distances", info.name, where) as record:
+            figures = list(kept["figures"] if kept else distances.figures(run))
+        if not kept:
+            held = json.loads(json.dumps({"figures": figures, **cost(record)}))
+            self.records.keep_record("distances", key, held)
+        return figures
 
     def _embedding(self, item: Item) -> None:
         """Add an embedding's rows and maps."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data_pipeline.order import World
 from evaluation.comparison import Comparison
+from evaluation.features import open_features
 from evaluation.results.files import write_results
 from evaluation.results.records import Results
 from evaluation.runs import check_runs, encode_runs
@@ -67,12 +68,13 @@ def evaluate(
         agree=agree,
         tell=tell,
     )
+    features = open_features(config, data.manifest.image_shape, device)
     results = evaluation.results()
     results.warnings = warnings
     evaluation.stages.plan(_expected_stages(config))
     encoded, results.failed = encode_runs(evaluation)
     results.runs = [info for info, _, _ in encoded]
-    Comparison(evaluation, results).carry_out(encoded)
+    Comparison(evaluation, results, features).carry_out(encoded)
     if not evaluation.leads:
         return None
     results.backend = evaluation.backends.describe()
@@ -98,6 +100,7 @@ def _expected_stages(config: EvaluateConfig) -> int:
     making += runs * (len(methods & {"vae_white", "concat"}) + 2 * ("vae_umap" in methods))
     making += runs > 1 and "ensemble" in methods
     of_runs = runs * (2 + ("pca" in methods))  # encode, pictures, PCA beside them
+    of_runs += runs * (config.fid_features is not None)
     return of_runs + making + 2 * embeddings + config.report
 
 

@@ -28,7 +28,17 @@ RANGES = {
     ),
     **dict.fromkeys(("silhouette", "ssim", "ssim11"), (-1.0, 1.0)),
     **dict.fromkeys(
-        ("knn_log_loss", "kl", "kl_by_latent", "mse", "gap", "active_units", "aggregate_distance"),
+        (
+            "knn_log_loss",
+            "kl",
+            "kl_by_latent",
+            "mse",
+            "gap",
+            "active_units",
+            "aggregate_distance",
+            "frechet_samples",
+            "frechet_recon",
+        ),
         (0.0, math.inf),
     ),
     "kmeans_ari": (-0.5, 1.0),

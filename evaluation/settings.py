@@ -52,6 +52,9 @@ class EvaluateConfig:
     """Importance samples of the NLL; 0: no NLL; not given: 64 with the full protocol, else 0."""
     nll_images: Annotated[int, AtLeast(1)] = 2000
     """Test images that the NLL is measured on."""
+    fid_features: Annotated[Path | None, OF_RUN] = None
+    """Features for the Fréchet and kernel distances (FID, KID) of samples and reconstructions: a run,
+    whose mu they are, or weights of torchvision's inception_v3 (.safetensors or .pth)."""
     cache: Path | None = None
     """Folder of what was computed before (OUT/../.cache if not given)."""
     fresh: bool = False

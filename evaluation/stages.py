@@ -21,6 +21,7 @@ DOING = {
     "concat": "joining embeddings of",
     "ensemble": "joining the runs",
     "measure": "measuring",
+    "distances": "comparing images of",
     "map": "drawing the map of",
     "pictures": "drawing images of",
     "report": "writing figures and report",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from evaluation.results.blanks import DISTANCES
+
 # Of the headline table; the keys are those of `leaderboard`.
 SCORES = (
     (
@@ -49,7 +51,7 @@ BEST: dict[str, int] = {  # which is best in a column: the largest (1) or the sm
         ),
         1,
     ),
-    **dict.fromkeys(("knn_log_loss", "recon", "recon_mean", "nll", "mse", "aggregate_distance"), -1),
+    **dict.fromkeys(("knn_log_loss", "recon", "recon_mean", "nll", "mse", "aggregate_distance", *DISTANCES), -1),
 }  # fmt: skip
 
 STRUCTURE = (
@@ -79,6 +81,10 @@ STRUCTURE = (
         "usual distance of neighbours; larger is emptier",
     ),
 )
+_FRECHET = (
+    "from the test images, by means and covariances of the features in the note; FID if Inception's"
+)
+_KERNEL = "the same by a cubic kernel (MMD²), unbiased; KID if the features are Inception's"
 RECONSTRUCTION = (
     ("recon", "reconstruction (nats)", 2, "an image, z drawn"),
     ("recon_mean", "reconstruction from mu (nats)", 2, "an image"),
@@ -89,6 +95,10 @@ RECONSTRUCTION = (
     ("ssim11", "SSIM 11", 4, "window 11, valid region"),
     ("psnr", "PSNR (dB)", 2, "peak signal to noise"),
     ("mse", "MSE", 5, "pixels in 0 to 1"),
+    ("frechet_samples", "Fréchet distance, samples", 2, _FRECHET),
+    ("frechet_recon", "Fréchet distance, reconstructions", 2, _FRECHET),
+    ("kernel_samples", "kernel distance, samples", 5, _KERNEL),
+    ("kernel_recon", "kernel distance, reconstructions", 5, _KERNEL),
     ("active_units", "active units", 0, "latents whose mean varies over images"),
     ("aggregate_distance", "distance from the prior", 3, "sliced Wasserstein-2"),
     ("interpolation_length", "path length", 3, "of decoded straight lines; 1 is straight"),

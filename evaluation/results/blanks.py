@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evaluation.results.records import Results, Row
 
+DISTANCES = ("frechet_samples", "kernel_samples", "frechet_recon", "kernel_recon")
 _OF_VAES = (
     "recon",
     "recon_mean",
@@ -18,6 +19,7 @@ _OF_VAES = (
     "aggregate_distance",
     "interpolation_length",
     "interpolation_jump",
+    *DISTANCES,
 )
 DISENTANGLEMENT = ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness")
 _OF_DECODERS = ("ssim", "ssim11", "psnr", "mse")
@@ -55,6 +57,8 @@ def why_blank(results: Results, metric: str, method: str, rows: Iterable[Row]) -
         return "only a VAE has it"
     if metric == "nll" and not results.settings.get("nll_samples"):
         return "--nll-samples is 0"
+    if metric in DISTANCES:
+        return "--fid-features was not given"
     if metric in _OF_DECODERS and method == "pca":
         return "measured where a VAE has as many dimensions"
     if metric in _OF_DECODERS and method != "vae":
