@@ -65,11 +65,18 @@ class LossConfig:
     importance_samples: Annotated[int, AtLeast(1)] = 1
     """Latent samples an image; elbo averages over them."""
 
-    prior: Literal["standard", "mixture", "vamp"] = "standard"
-    """p(z): a standard normal, a learned mixture of normals, or a VampPrior."""
+    prior: Literal["standard", "mixture", "vamp", "flow"] = "standard"
+    """p(z): a standard normal, a learned mixture of normals, a VampPrior, or a standard normal bent
+    by learned affine couplings (flow)."""
 
     prior_components: Annotated[int, AtLeast(1)] = 32
     """Components of a mixture or vamp prior."""
+
+    prior_couplings: Annotated[int, AtLeast(1)] = 8
+    """Coupling layers of a flow prior."""
+
+    prior_width: Annotated[int, AtLeast(1)] = 128
+    """Hidden units of each coupling of a flow prior."""
 
     def __post_init__(self) -> None:
         check_fields(self)

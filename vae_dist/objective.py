@@ -85,6 +85,7 @@ class Objective(nn.Module):
         noise: Tensor | None = None,
         labels: Tensor | None = None,
         value: bool = True,
+        targets: Tensor | None = None,
     ) -> Terms:
         """Loss terms of each image, fp32 under any autocast, without weights or free bits.
 
@@ -100,13 +101,17 @@ class Objective(nn.Module):
         value : bool
             False where the terms are wanted for their gradients alone, which are the same, bit
             for bit. The terms' values may then be others, which are finite where they should be.
+        targets : Tensor, optional
+            (n, C, H, W), what is reconstructed in the place of the images themselves.
 
         Returns
         -------
         Terms
         """
         value = value or not self.gradient_suffices
-        mu, logvar, z, kl_dim, logits, nats = self._draw(images, noise, labels, value)
+        mu, logvar, z, kl_dim, logits, nats = self._draw(
+            images, noise, labels, value, targets
+        )
         with _wide(images):
             standard, ratio = self.config.prior == "standard", None
             if noise is not None and not (standard and self._elbo):
@@ -180,7 +185,12 @@ class Objective(nn.Module):
             return -nats - self._log_ratio(mu, logvar, z)
 
     def _draw(
-        self, images: Tensor, noise: Tensor | None, labels: Tensor | None, value: bool = True
+        self,
+        images: Tensor,
+        noise: Tensor | None,
+        labels: Tensor | None,
+        value: bool = True,
+        targets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """mu, logvar, samples z (n, K, z), KL by latent, first logits, reconstruction (n, K)."""
         mu, logvar = self.model.encode(images, labels)
@@ -190,9 +200,9 @@ class Objective(nn.Module):
             else:
                 z, kl_dim = sample_and_kl(mu, logvar, noise.float(), value)
         count, samples = z.shape[:2]
-        targets = images
+        targets = images if targets is None else targets
         if samples > 1:
-            targets = images.repeat_interleave(samples, dim=0)
+            targets = targets.repeat_interleave(samples, dim=0)
             labels = None if labels is None else labels.repeat_interleave(samples, dim=0)
         logits = self.model.decode(z.flatten(0, 1), labels)
         with _wide(images):

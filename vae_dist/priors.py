@@ -1,4 +1,4 @@
-"""Priors p(z): a standard normal, a learned mixture of normals, a VampPrior."""
+"""Priors p(z): a standard normal, a learned mixture of normals, a VampPrior, a flow."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from data_pipeline.errors import UserError
 from vae_dist.losses import LossConfig, kl_standard, log_normal
 from vae_dist.models import VAEModel
+
+LARGEST_LOG_SCALE = 1.0  # of one coupling: squeezed smoothly, so that training cannot blow up
+KL_POINTS = 16
 
 
 class Prior(nn.Module, ABC):
@@ -21,7 +25,8 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def kl(self, mu: Tensor, logvar: Tensor, model: VAEModel) -> Tensor:
-        """KL(q(z|x) || p(z)) of each image (n,), without samples: exact or an upper bound."""
+        """KL(q(z|x) || p(z)) of each image (n,), the same on every call: exact, an upper bound, or
+        of a flow an estimate."""
 
     @abstractmethod
     def sample(self, count: int, model: VAEModel, generator: torch.Generator) -> Tensor:
@@ -97,10 +102,88 @@ class Vamp(_Components):
         return mu, logvar, log_weight
 
 
+class Coupling(nn.Module):
+    """Shifts and scales one half of the latents by what a small network reads from the other.
+
+    Parameters
+    ----------
+    latent_size, width : int
+        Latents, of which the first half is read; hidden units.
+    """
+
+    def __init__(self, latent_size: int, width: int) -> None:
+        super().__init__()
+        self.read = latent_size // 2
+        last = nn.Linear(width, 2 * (latent_size - self.read))
+        self.net = nn.Sequential(
+            nn.Linear(self.read, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last
+        )
+        nn.init.zeros_(last.weight)  # it begins as the identity, and the prior as N(0, 1)
+        nn.init.zeros_(last.bias)
+
+    def _shift_and_scale(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        shift, raw = self.net(kept).chunk(2, dim=-1)
+        return shift, LARGEST_LOG_SCALE * torch.tanh(raw / LARGEST_LOG_SCALE)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """From the latents towards the normal: (..., z) in reversed order, log|det| (...,)."""
+        kept, moved = z.split([self.read, z.shape[-1] - self.read], dim=-1)
+        shift, log_scale = self._shift_and_scale(kept)
+        moved = moved * log_scale.exp() + shift
+        return torch.cat([kept, moved], dim=-1).flip(-1), log_scale.sum(-1)
+
+    def inverse(self, u: Tensor) -> Tensor:
+        """From the normal towards the latents."""
+        kept, moved = u.flip(-1).split([self.read, u.shape[-1] - self.read], dim=-1)
+        shift, log_scale = self._shift_and_scale(kept)
+        return torch.cat([kept, (moved - shift) * (-log_scale).exp()], dim=-1)
+
+
+class Flow(Prior):
+    """A standard normal seen through affine couplings (Dinh et al., Real NVP, 2017).
+
+    A prior that bends does what a posterior that is bent alike for every image would do, and
+    leaves mu and logvar what they are (Chen et al., Variational lossy autoencoder, 2017, sec. 3.2).
+    """
+
+    def __init__(self, couplings: int, width: int, latent_size: int) -> None:
+        super().__init__()
+        self.couplings = nn.ModuleList(Coupling(latent_size, width) for _ in range(couplings))
+        generator = torch.Generator().manual_seed(0)
+        half = torch.randn(KL_POINTS // 2, latent_size, generator=generator)
+        self.register_buffer("points", torch.cat([half, -half]), persistent=False)
+
+    points: Tensor
+
+    def log_prob(self, z: Tensor, model: VAEModel) -> Tensor:
+        log_det = z.new_zeros(z.shape[:-1])
+        for coupling in self.couplings:
+            z, change = coupling(z)
+            log_det = log_det + change
+        return log_det - 0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
+
+    def kl(self, mu: Tensor, logvar: Tensor, model: VAEModel) -> Tensor:
+        """Estimated by the same few points of every posterior, each with its mirror image."""
+        z = mu[:, None] + self.points * torch.exp(0.5 * logvar)[:, None]
+        ratio = log_normal(z, mu[:, None], logvar[:, None]) - self.log_prob(z, model)
+        return ratio.mean(1)
+
+    def sample(self, count: int, model: VAEModel, generator: torch.Generator) -> Tensor:
+        size = (count, model.latent_size)
+        z = torch.randn(size, generator=generator, device=generator.device)
+        for coupling in reversed(self.couplings):
+            z = coupling.inverse(z)
+        return z
+
+
 def build_prior(config: LossConfig, model: VAEModel) -> Prior:
     """The prior a config names, for a model's latents."""
     if config.prior == "mixture":
         return Mixture(config.prior_components, model.latent_size)
     if config.prior == "vamp":
         return Vamp(config.prior_components, model.image_shape)
+    if config.prior == "flow":
+        if model.latent_size < 2:
+            raise UserError("--prior flow: needs two latents or more; Fix: --prior mixture")
+        return Flow(config.prior_couplings, config.prior_width, model.latent_size)
     return StandardNormal()

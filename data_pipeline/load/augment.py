@@ -1,4 +1,4 @@
-"""Augmentation in batches on the device: crop, flip, rotation, colour."""
+"""Augmentation in batches on the device: crop, flip, rotation, colour, erasure."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from data_pipeline.batch import Batch
-from data_pipeline.checks import AtLeast, Within, check_fields, flag_of
+from data_pipeline.checks import AtLeast, OneOf, Within, check_fields, flag_of
 from data_pipeline.errors import UserError, nearest
 from data_pipeline.load.colour import jitter
 from data_pipeline.load.crop import BOX_DRAWS, crop, crop_boxes, parse_range
 from data_pipeline.philox import Draws, uniform
 
-AUGMENTATIONS = ("crop", "flip", "rotate", "colour")
+AUGMENTATIONS = ("crop", "flip", "rotate", "colour", "erase")
 """In the order in which they are done."""
 ARTICLE2018 = ("flip", "rotate")
 """What ``--do-augs True`` stands for."""
 _SETTINGS = {
     "crop": ("crop_scale", "crop_ratio"),
     "colour": ("brightness", "contrast", "saturation", "hue"),
+    "erase": ("erase_scale",),
 }
+_ERASE_RATIO = (0.3, 1 / 0.3)
 
 
 @dataclass(kw_only=True)
@@ -33,9 +35,12 @@ class AugmentConfig:
     """How training images are augmented; validation and evaluation see them as they are."""
 
     augment: str = ""
-    """List of crop, flip, rotate, colour, as in flip,crop; always done in this order. crop: random
-    resized crop; flip: horizontal, p 0.25; rotate: up to 30 degrees; colour: brightness and contrast,
-    of 3 channels saturation and hue too."""
+    """List of crop, flip, rotate, colour, erase, as in flip,crop; always done in this order. crop:
+    random resized crop; flip: horizontal, p 0.25; rotate: up to 30 degrees; colour: brightness and
+    contrast, of 3 channels saturation and hue too; erase: a random rectangle becomes black."""
+    augment_target: Annotated[str, OneOf("augmented", "original")] = "augmented"
+    """What is reconstructed: the augmented image, or the one that it was made from, of which the
+    encoder then sees only the augmented form (a denoising VAE)."""
     crop_scale: str = "0.08,1"
     """crop: LOWEST,HIGHEST share of the image's area that is kept."""
     crop_ratio: str = "0.75,1.3333333333333333"
@@ -48,6 +53,8 @@ class AugmentConfig:
     """colour: so are their distances from their own grey level."""
     hue: Annotated[float, Within(0, 0.5)] = 0.1
     """colour: hues turn by up to this share of the colour circle, to either side."""
+    erase_scale: str = "0.02,0.33"
+    """erase: LOWEST,HIGHEST share of the image's area that becomes black."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -58,6 +65,7 @@ class AugmentConfig:
                 raise UserError(f"--augment {self.augment}: names {name} twice")
         parse_range("--crop-scale", self.crop_scale, most=1)
         parse_range("--crop-ratio", self.crop_ratio)
+        parse_range("--erase-scale", self.erase_scale, most=1)
         for name, settings in _SETTINGS.items():
             for field in fields(self):
                 given = getattr(self, field.name) != field.default
@@ -86,6 +94,7 @@ class AugmentConfig:
         done = [name for name in AUGMENTATIONS if name in names]
         return {
             "augment": ",".join(done),
+            **({"augment_target": "original"} if self.augment_target == "original" else {}),
             **{field: settings[field] for name in done for field in _SETTINGS.get(name, ())},
         }
 
@@ -171,7 +180,33 @@ class Augment:
             config = self.config
             strength = (config.brightness, config.contrast, config.saturation, config.hue)
             images = jitter(images, self._drawn("colour", 4, batch, device), *strength)
+        if "erase" in self.names:
+            draws = self._drawn("erase", BOX_DRAWS, batch, device)
+            scale = parse_range("--erase-scale", self.config.erase_scale, most=1)
+            images = erase(images, crop_boxes(draws, *images.shape[2:], scale, _ERASE_RATIO))
         return images
+
+
+def erase(images: Tensor, boxes: Tensor) -> Tensor:
+    """Make a box of each image black (Zhong et al., "Random erasing data augmentation", 2020).
+
+    Parameters
+    ----------
+    images : Tensor
+        ``(n, C, H, W)``.
+    boxes : Tensor
+        Of `crop_boxes`, within the images.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape.
+    """
+    top, left, tall, wide = boxes[:, :, None].unbind(1)
+    rows, columns = (torch.arange(size, device=images.device) for size in images.shape[2:])
+    high = (rows >= top) & (rows < top + tall)
+    across = (columns >= left) & (columns < left + wide)
+    return images.masked_fill((high[:, :, None] & across[:, None, :])[:, None], 0)
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:

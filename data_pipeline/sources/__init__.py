@@ -13,6 +13,7 @@ from data_pipeline.redact import shown
 from data_pipeline.remote.reading import is_remote
 from data_pipeline.remote.transfer import Patience
 from data_pipeline.sources.base import DATASETS, OF_USER, SOURCES, SourceConfig, SourceData
+from data_pipeline.sources.binarised import binarised
 from data_pipeline.sources.labels import remarks
 
 __all__ = ["DATASETS", "SourceConfig", "SourceData", "load_source"]
@@ -56,6 +57,8 @@ def load_source(config: SourceConfig, progress: Progress | None = None) -> Sourc
     if brought is not None:
         facts = {**data.provenance, "found": shown(str(address))}
         data = replace(data, provenance=facts, owner=brought)
+    if config.binarise:
+        data = binarised(data)
     for line in remarks(data.splits, data.classes):
         watcher.say(line)
     return data

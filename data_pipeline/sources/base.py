@@ -97,6 +97,9 @@ class SourceConfig:
     dtype: Annotated[str, OneOf("auto", *DTYPES)] = "auto"
     """Type that the shards hold: uint8 (256 levels), uint16, float16, float32; auto: uint8 where
     that loses nothing, else the source's own."""
+    binarise: bool = False
+    """Draw each pixel once as black or white, with its grey level as the probability of white
+    (statically binarised MNIST is made so)."""
     test_fraction: Annotated[float, Within(0, 1, open=True)] = 0.2
     """folder and npz without a test part, digits, sprites: share held out as the test split."""
     sprites: Annotated[int, Within(10, 737_280)] = 50_000

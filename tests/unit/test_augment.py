@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data_pipeline.batch import Arrays
-from data_pipeline.load.augment import Augment, rotate
+from data_pipeline.load.augment import Augment, AugmentConfig, rotate
 from data_pipeline.load.memory import MemoryLoader
 from data_pipeline.order import World
 
@@ -95,3 +95,18 @@ def test_a_quarter_turn_is_counter_clockwise():
     image = torch.arange(9.0).reshape(1, 1, 3, 3)
     turned = rotate(image, torch.tensor([90.0]))
     assert torch.allclose(turned, image.rot90(1, (2, 3)), atol=1e-4)
+
+
+def test_erased_boxes_are_black_and_the_rest_is_as_it_was():
+    config = AugmentConfig(augment="erase", erase_scale="0.1,0.4")
+    images = torch.from_numpy(IMAGES) / 255 + 0.001  # nothing is black before
+    arrays = Arrays(IMAGES, np.zeros(64, np.int64), np.arange(64))
+    batch = next(MemoryLoader(arrays, 64, World(), 3, False).batches(0))
+    found = Augment(7, ("erase",), config)(images, batch)
+    black = found == 0
+    assert torch.equal(found[~black], images[~black])
+    share = black.flatten(1).float().mean(1)
+    assert 0.05 < share.min() < 0.15 < 0.3 < share.max() < 0.45
+    for image in black[:, 0]:  # each is one rectangle
+        rows, columns = image.any(1), image.any(0)
+        assert torch.equal(image, rows[:, None] & columns)

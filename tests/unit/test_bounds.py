@@ -12,6 +12,7 @@ from torch.distributions import (
     kl_divergence,
 )
 
+from data_pipeline.errors import UserError
 from vae_dist.losses import LossConfig
 from vae_dist.metrics import iw_nll
 from vae_dist.models import ModelConfig, build_model
@@ -38,7 +39,7 @@ def batch(count: int, samples: int, latent_size: int = 2) -> tuple[torch.Tensor,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("prior", [*PRIORS, "flow"])
 def test_iwae_lies_above_the_elbo_of_the_same_samples(prior: str) -> None:
     objective = make(LossConfig(objective="iwae", prior=prior, prior_components=4))
     images, noise = batch(6, 20)
@@ -116,9 +117,11 @@ def test_prior_samples_follow_its_density(prior: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prior", ["mixture", "vamp"])
+@pytest.mark.parametrize("prior", ["mixture", "vamp", "flow"])
 def test_a_learned_prior_learns(prior: str) -> None:
-    objective = make(LossConfig(prior=prior, prior_components=3))
+    objective = make(
+        LossConfig(prior=prior, prior_components=3, prior_couplings=2, prior_width=8)
+    )
     images, noise = batch(8, 1)
     optimizer = torch.optim.Adam(objective.prior.parameters(), lr=0.05)
     losses = []
@@ -129,3 +132,60 @@ def test_a_learned_prior_learns(prior: str) -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0] - 0.05
+
+
+def bent(latent_size: int) -> Objective:
+    """With a flow far from the identity that it begins as."""
+    objective = make(LossConfig(prior="flow", prior_couplings=3, prior_width=8), latent_size)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in objective.prior.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return objective
+
+
+@pytest.mark.parametrize("latent_size", [2, 3, 5])
+def test_a_flow_is_undone_by_its_inverse_and_its_determinant_is_the_jacobians(latent_size) -> None:
+    flow = bent(latent_size).prior
+    z = torch.randn(7, latent_size)
+    for coupling in flow.couplings:
+        u, log_det = coupling(z)
+        torch.testing.assert_close(coupling.inverse(u), z)
+        for row in range(len(z)):
+            jacobian = torch.autograd.functional.jacobian(lambda x: coupling(x)[0], z[row])
+            torch.testing.assert_close(jacobian.det().abs().log(), log_det[row])
+        z = u.detach()
+
+
+def test_a_flow_begins_as_the_standard_normal() -> None:
+    objective = Objective(make(LossConfig()).model, LossConfig(prior="flow"))
+    z = torch.randn(9, 2)
+    expected = Normal(0.0, 1.0).log_prob(z).sum(1)
+    torch.testing.assert_close(objective.prior.log_prob(z, objective.model), expected)
+
+
+def test_samples_of_a_flow_follow_its_density() -> None:
+    """Its density, over a grid, sums to 1, and each quarter of the plane has its share of draws."""
+    objective = bent(2)
+    axis = torch.linspace(-15, 15, 1201)
+    grid = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        density = objective.prior.log_prob(grid, objective.model).exp() * (30 / 1200) ** 2
+        z = objective.prior.sample(50_000, objective.model, torch.Generator().manual_seed(0))
+    assert float(density.sum()) == pytest.approx(1, abs=2e-3)
+    for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+        inside, drawn = ((p * torch.tensor(signs) > 0).all(1) for p in (grid, z))
+        assert float(density[inside].sum()) == pytest.approx(float(drawn.float().mean()), abs=0.01)
+
+
+def test_the_kl_from_a_flow_is_near_that_of_many_samples() -> None:
+    objective = bent(2)
+    images, noise = batch(3, 20_000)
+    with torch.no_grad():
+        exact, estimated = objective(images, noise).kl, objective(images).kl
+    assert (estimated - exact).abs().max() < 0.3 * exact.min()
+
+
+def test_a_flow_needs_two_latents() -> None:
+    with pytest.raises(UserError, match="--prior flow: needs two latents"):
+        make(LossConfig(prior="flow"), latent_size=1)

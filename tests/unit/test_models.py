@@ -21,6 +21,7 @@ LOSSES = {
     "iwae": LossConfig(objective="iwae", importance_samples=3),
     "mixture": LossConfig(prior="mixture", prior_components=3),
     "vamp": LossConfig(prior="vamp", prior_components=3),
+    "flow": LossConfig(prior="flow", prior_couplings=2, prior_width=8),
     "iwae_vamp": LossConfig(objective="iwae", prior="vamp", prior_components=3),
 }
 

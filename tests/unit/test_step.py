@@ -80,6 +80,7 @@ LOSSES = {
     "ssim": LossConfig(image_loss_type="ssim"),
     "mixture": LossConfig(prior="mixture", prior_components=2),
     "vamp": LossConfig(prior="vamp", prior_components=2),
+    "flow": LossConfig(prior="flow", prior_couplings=2),
     "iwae": LossConfig(objective="iwae", importance_samples=2),
     "free_bits": LossConfig(free_bits=0.1),
     "balance": LossConfig(do_running_mean=True),

@@ -240,10 +240,10 @@ def _new_augment(held: Held, state: TrainState) -> str:
     now, former = _augment(state), held.augment
     if former is None or former == now:
         return ""
-    changed = [name for name in now if former.get(name) != now[name]]
+    changed = [name for name in {**now, **former} if former.get(name) != now.get(name)]
     name = changed[0]  # "augment" where the lists differ
     return (
-        f"; warning: {flag_of(name)} is {now[name] or 'empty'} and was "
+        f"; warning: {flag_of(name)} is {now.get(name) or 'empty'} and was "
         f"{former.get(name) or 'empty'}, so the run leaves the course it was on"
     )
 

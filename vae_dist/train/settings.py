@@ -98,6 +98,13 @@ class RunConfig:
 def check_fit(settings: Settings, manifest: Manifest) -> None:
     """Refuse settings that need pixels for data that are none, and the other way round."""
     kind = settings.loss.image_loss_type
+    denoises = settings.augment.augment_target == "original"
+    if denoises and crop_of_loader(settings, manifest) is not None:
+        raise UserError(
+            f"--augment-target original: crops of {manifest.name} are cut where its pictures are "
+            "decoded (layout encoded), and the rest of a picture is not kept; Fix: without crop in "
+            "--augment, or prepare with --layout block"
+        )
     if manifest.values.are_pixels:
         if not settings.loss.of_pixels:
             raise UserError(
@@ -175,6 +182,8 @@ class Settings:
                 f"--augment {self.augment.augment} with --do-augs True: --do-augs stands for "
                 "--augment flip,rotate; Fix: --do-augs False, and name flip and rotate in --augment"
             )
+        if self.augment.augment_target == "original" and not self.augmentations:
+            warnings.warn("--augment-target has no effect without --augment", stacklevel=3)
         if self.loader.data_device == "cuda" and self.precision.no_cuda:
             raise UserError("--data-device cuda: --no-cuda True keeps this run off the GPU")
         if self.start.init_from and self.run.resume not in ("", "auto"):

@@ -121,6 +121,8 @@ class TrainState:
         names = [n for n in settings.augmentations if not (cropped and n == "crop")]
         if names:
             self.augment = Augment(run.seed, names, settings.augment)
+        self.denoises = bool(names) and settings.augment.augment_target == "original"
+        """Whether what is reconstructed is another image than the encoder sees."""
         self.order: dict[str, Any] = {}
         self.trained_on: dict[str, Any] = {}  # of vae_dist.run.data
         self.best: float | None = None
@@ -155,7 +157,7 @@ class TrainState:
         noise: Tensor,
         labels: Tensor,
         each: Tensor,
-        *weights: float | Tensor,
+        *more: float | Tensor,
         value: bool,
     ) -> tuple[Terms, Tensor]:
         """Forward and backward of images that are computed at once.
@@ -166,8 +168,9 @@ class TrainState:
             As `Objective.forward` takes them.
         each : Tensor
             (n,), weight of each image's loss.
-        weights : one or two of float or Tensor
-            Beta, or what `balance_weights` gives.
+        more : float or Tensor
+            Where the run denoises, the images (n, C, H, W) to reconstruct; then one or two
+            weights: beta, or what `balance_weights` gives.
         value : bool
             Whether the terms' values are wanted.
 
@@ -179,7 +182,8 @@ class TrainState:
         """
         if self.settings.precision.compile_mode == "reduce-overhead":
             torch.compiler.cudagraph_mark_step_begin()
-        terms = self.module(images, noise, labels, value)
+        targets, weights = (more[:1], more[1:]) if self.denoises else ((), more)
+        terms = self.module(images, noise, labels, value, *targets)
         if len(weights) == 1:
             loss = self.objective.combine(terms, beta=weights[0])
         else:  # the running means take the place of the fixed weights

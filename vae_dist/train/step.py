@@ -63,6 +63,7 @@ def train_step(
     """
     settings, objective, accelerator = state.settings, state.objective, state.accelerator
     images = state.to_images(batch, augment=True)
+    originals = state.to_images(batch, augment=False) if state.denoises else None
     noise = state.noise(batch)
     noise = noise.view(len(noise), settings.loss.importance_samples, objective.model.latent_size)
     weights = state.balance_weights()
@@ -75,16 +76,17 @@ def train_step(
     for part in range(parts):
         where = slice(len(batch) * part // parts, len(batch) * (part + 1) // parts)
         count = where.stop - where.start
-        x, eps, labels = images, noise, batch.labels
+        mine = [images, noise, batch.labels, *([] if originals is None else [originals])]
         if not count:  # no image here, yet this process takes part in every reduction
-            x, eps, labels = (_blank(t) for t in (images, noise, batch.labels))
+            mine = [_blank(t) for t in mine]
         elif parts > 1:
-            x, eps, labels = x[where], eps[where], labels[where]
+            mine = [t[where] for t in mine]
+        x, eps, labels, *targets = mine
         share = state.world.size / batch.size if count else 0.0
         each = state.constant(len(x), share)
         wait = part < parts - 1 and state.world.size > 1
         with accelerator.no_sync(state.module) if wait else contextlib.nullcontext():
-            given = [x, eps, labels, each]
+            given = [x, eps, labels, each, *targets]
             if state.graphs is None:
                 terms, loss = state.compute(*given, *(weights or [beta]), value=value)
             elif weights is None:
@@ -98,7 +100,8 @@ def train_step(
                 columns = [loss, terms.recon, terms.kl, one]
                 if with_ssim and settings.loss.of_pixels:
                     shown = objective.mean_image(terms.logits)
-                    columns += [ssim(shown, x, settings.loss.ssim_window_size), one]
+                    target = targets[0] if targets else x
+                    columns += [ssim(shown, target, settings.loss.ssim_window_size), one]
                 found.append(torch.stack(columns).sum(1, dtype=torch.float64))
     norm, good = _update(state, measure)
     if good:
