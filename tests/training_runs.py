@@ -36,6 +36,13 @@ SCENARIOS: dict[str, dict[str, object]] = {
     "bad_shard": {"loader": "stream", "on_bad_shard": "skip"},  # on a damaged copy of the data
     "balance": {"do_running_mean": True},
     "augment": {"augment": "flip,rotate,crop,colour"},
+    "denoise": {
+        "augment": "erase",
+        "augment_target": "original",
+        "prior": "flow",
+        "prior_couplings": 2,
+        "accumulate": 2,
+    },
     "iwae": {"objective": "iwae", "importance_samples": 3},
     "conditional": {"conditional": True},
     "conv_vamp": {"model_type": "conv", "conv_width": 8, "prior": "vamp", "prior_components": 5},

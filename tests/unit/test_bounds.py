@@ -157,11 +157,12 @@ def test_a_flow_is_undone_by_its_inverse_and_its_determinant_is_the_jacobians(la
         z = u.detach()
 
 
-def test_a_flow_begins_as_the_standard_normal() -> None:
+def test_a_flow_begins_near_the_standard_normal() -> None:
     objective = Objective(make(LossConfig()).model, LossConfig(prior="flow"))
     z = torch.randn(9, 2)
     expected = Normal(0.0, 1.0).log_prob(z).sum(1)
-    torch.testing.assert_close(objective.prior.log_prob(z, objective.model), expected)
+    got = objective.prior.log_prob(z, objective.model)
+    torch.testing.assert_close(got, expected, rtol=0, atol=0.1)
 
 
 def test_samples_of_a_flow_follow_its_density() -> None:

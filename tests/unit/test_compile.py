@@ -12,6 +12,7 @@ CASES = [
     ("fc_conv", LossConfig(objective="iwae", prior="vamp", prior_components=2)),
     ("fcns_1n", LossConfig(image_loss_type="mse")),
     ("conv", LossConfig(prior="mixture", prior_components=2)),
+    ("fc", LossConfig(prior="flow", prior_couplings=2, prior_width=8)),
 ]
 """Between them every kind of layer, likelihood and prior; fcn and fcns are built like fcns_1n."""
 
