@@ -109,9 +109,7 @@ class Objective(nn.Module):
         Terms
         """
         value = value or not self.gradient_suffices
-        mu, logvar, z, kl_dim, logits, nats = self._draw(
-            images, noise, labels, value, targets
-        )
+        mu, logvar, z, kl_dim, logits, nats = self._draw(images, noise, labels, value, targets)
         with _wide(images):
             standard, ratio = self.config.prior == "standard", None
             if noise is not None and not (standard and self._elbo):

@@ -119,9 +119,7 @@ def test_prior_samples_follow_its_density(prior: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("prior", ["mixture", "vamp", "flow"])
 def test_a_learned_prior_learns(prior: str) -> None:
-    objective = make(
-        LossConfig(prior=prior, prior_components=3, prior_couplings=2, prior_width=8)
-    )
+    objective = make(LossConfig(prior=prior, prior_components=3, prior_couplings=2, prior_width=8))
     images, noise = batch(8, 1)
     optimizer = torch.optim.Adam(objective.prior.parameters(), lr=0.05)
     losses = []
