@@ -171,7 +171,8 @@ class Flow(Prior):
     def sample(self, count: int, model: VAEModel, generator: torch.Generator) -> Tensor:
         size = (count, model.latent_size)
         z = torch.randn(size, generator=generator, device=generator.device)
-        for coupling in reversed(self.couplings):
+        for coupling in reversed(list(self.couplings)):
+            assert isinstance(coupling, Coupling)
             z = coupling.inverse(z)
         return z
 

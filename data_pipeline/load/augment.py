@@ -182,8 +182,9 @@ class Augment:
             images = jitter(images, self._drawn("colour", 4, batch, device), *strength)
         if "erase" in self.names:
             draws = self._drawn("erase", BOX_DRAWS, batch, device)
+            height, width = images.shape[2:]
             scale = parse_range("--erase-scale", self.config.erase_scale, most=1)
-            images = erase(images, crop_boxes(draws, *images.shape[2:], scale, _ERASE_RATIO))
+            images = erase(images, crop_boxes(draws, height, width, scale, _ERASE_RATIO))
         return images
 
 
