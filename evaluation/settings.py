@@ -31,7 +31,7 @@ class EvaluateConfig:
     out: Path | None = None
     """Folder to write to (eval/NAME of the data set if not given)."""
     protocol: Annotated[str, OneOf(*PROTOCOLS)] = "quick"
-    """quick, article2018 or full: what is measured (docs/evaluation.md)."""
+    """quick, article2018, all_labels or full: what is measured (docs/evaluation.md)."""
     methods: Annotated[tuple[str, ...], OneOf(*METHODS, more=partial(installed, EMBEDDINGS))] = ()
     """raw, pca, umap, vae, vae_white, vae_umap, concat, ensemble; not given: all with the full
     protocol, else pca, umap and vae."""

@@ -23,7 +23,8 @@ from evaluation.sampling import folds, interval, rarest, rows_of, stratified_row
 
 METRICS = "vae_dist.metrics"  # the entry points of more figures
 
-# Figures that need labels; the first two in every protocol, the others in ``full``.
+# Figures that need labels: the first two in every protocol, the first five in ``all_labels``,
+# all in ``full``.
 BY_LABEL = (
     "knn_test_accuracy",
     "knn_cv_accuracy",
@@ -61,13 +62,14 @@ class Measure:
         yield from self._neighbourhoods(points)
         missing = points.known.missing
         if missing is not None:
-            by_label = BY_LABEL if self.protocol.more else BY_LABEL[:2]
-            yield from (blank(metric, missing) for metric in by_label)
+            count = len(BY_LABEL) if self.protocol.more else 5 if self.protocol.all_labels else 2
+            yield from (blank(metric, missing) for metric in BY_LABEL[:count])
             return
         figures = [self.knn_figures(points)]
+        if self.protocol.all_labels:
+            figures += [self._all_labels(points)]
         if self.protocol.more:
-            figures += [self._all_labels(points), self._linear_probe(points)]
-            figures += [self._clusters(points)]
+            figures += [self._linear_probe(points), self._clusters(points)]
         figures += [self._installed(points)]
         for figure in chain.from_iterable(figures):
             note = "; ".join(filter(None, [figure.get("note"), points.known.note]))

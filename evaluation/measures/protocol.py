@@ -5,9 +5,10 @@
     samples; its cross-validated grid with the 2018 article's weights (distance); trustworthiness.
 ``article2018``
     The same with both weightings.
+``all_labels``
+    ``quick``, and KNN on all labels with its log-loss and AUC.
 ``full``
-    All of that repeated, and KNN on all labels with its log-loss and AUC, a linear probe,
-    continuity, silhouette and k-means.
+    All of that repeated, and a linear probe, continuity, silhouette and k-means.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 from evaluation.sampling import rarest, rows_of
 
-PROTOCOLS = ("quick", "article2018", "full")
+PROTOCOLS = ("quick", "article2018", "all_labels", "full")
 LABELS_PER_CLASS = (50, 100, 500, 1000, 3000)
 NEIGHBOURS = (1, 5, 10, 25, 50)
 TEST_LABELS = 500
@@ -53,10 +54,15 @@ class Protocol:
     cv_weights: tuple[str, ...] = ("distance",)
     more: bool = False
 
+    @property
+    def all_labels(self) -> bool:
+        """Whether KNN is fitted on all labels too."""
+        return self.more or self.name == "all_labels"
+
 
 def make_protocol(name: str, seed: int, repeats: int) -> Protocol:
     """The protocol of that name."""
-    if name == "quick":
+    if name in ("quick", "all_labels"):
         return Protocol(name=name, seed=seed, repeats=repeats)
     weights = ("distance", "uniform")
     if name == "article2018":

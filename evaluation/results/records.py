@@ -168,7 +168,7 @@ class Results:
     image_shape: list[int]
     classes: list[str]
     counts: dict[str, int]  # train (with val), test
-    protocol: str  # quick, article2018, full
+    protocol: str  # quick, article2018, all_labels, full
     seed: int
     backend: dict[str, Any]  # asked, used, reason, device
     versions: dict[str, str]

@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     sets = [DataSet(open_data(path).manifest.name, path) for path in config.data]
     trainings = {
         data: {row.name: [study.training(row, seed, data.path, data.name) for seed in study.seeds]
-               for row in study.rows}
+               for row in study.rows_on(data.name)}
         for data in sets
     }  # fmt: skip
     everything = [each for rows in trainings.values() for runs in rows.values() for each in runs]
@@ -105,10 +105,13 @@ def _chosen(study: Study, config: AblateConfig) -> Study:
         if name not in names:
             raise UserError(f"--rows {name}: no such row; {nearest(name, names)}")
     rows = [row for row in study.rows if not config.rows or row.name in config.rows]
-    fixed = study.fixed | ({"epochs": config.epochs} if config.epochs else {})
     seeds = list(config.seeds) or study.seeds
-    name = study.name + (f"-{config.epochs}epochs" if config.epochs else "")
-    return dataclasses.replace(study, name=name, rows=rows, fixed=fixed, seeds=seeds)
+    name = study.name
+    if config.epochs:
+        name += f"-{config.epochs}epochs"
+        more = {"epochs": config.epochs}
+        rows = [dataclasses.replace(row, settings=row.settings | more) for row in rows]
+    return dataclasses.replace(study, name=name, rows=rows, seeds=seeds)
 
 
 def _done(runs_dir: Path, training: Training) -> bool:
@@ -121,6 +124,7 @@ def _evaluate(study: Study, sets: Any, trainings: Any, config: AblateConfig) -> 
 
     from launch.ablate.figures import measure
     from launch.ablate.page import page, table, verdicts, write_page
+    from launch.ablate.targets import outcomes
     from launch.evaluate import Progress
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -147,9 +151,23 @@ def _evaluate(study: Study, sets: Any, trainings: Any, config: AblateConfig) -> 
             data: {name: dataclasses.asdict(cell) for name, cell in each.items()}
             for data, each in cells.items()
         }
-        print(json.dumps({"study": study.name, "statements": rows, "figures": figures}, indent=1))
+        records = [
+            {
+                **dataclasses.asdict(each.record),
+                "data": each.data,
+                "values": each.values,
+                "verdict": each.verdict,
+            }
+            for each in outcomes(study, cells)
+        ]
+        said = {"study": study.name, "statements": rows, "records": records, "figures": figures}
+        print(json.dumps(said, indent=1))
         return 0
-    print(page(study, cells, _machine()) if not study.statements else table(found))
+    judged = [(statement.text, verdict) for statement, verdict, _ in found]
+    judged += [
+        (f"{each.record.text} ({each.data})", each.verdict) for each in outcomes(study, cells)
+    ]
+    print(table(judged) if judged else page(study, cells, _machine()))
     if config.write is not None:
         print(f"tables: {config.write}")
     return 0

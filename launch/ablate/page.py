@@ -11,10 +11,20 @@ from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.files import write_whole
 from launch.ablate.figures import Cell
 from launch.ablate.study import FIGURES, Statement, Study
+from launch.ablate.targets import target_lines
 from launch.ablate.verdict import MISSING, difference, judge, over_seeds, together
 
 Cells = dict[str, dict[str, Cell]]
 """Data set to row to figures."""
+HEADS = {
+    "ssim": "SSIM",
+    "knn": "KNN, 500 labels a class, k = 10",
+    "knn_all": "KNN, all labels, k = 5",
+    "recon": "reconstruction, nats",
+    "kl": "KL, nats",
+    "nll": "bound by importance samples, nats",
+}
+"""Of the table's columns."""
 UNTRAINED = "(not trained)"
 
 
@@ -62,28 +72,37 @@ def _lines(study: Study, cells: Cells, machine: str) -> Iterator[str]:
     minutes = [each for rows in cells.values() for cell in rows.values() for each in cell.minutes]
     yield f"## {study.title}"
     yield ""
+    if study.about:
+        yield study.about
+        yield ""
     yield f"Training seeds {seeds}. ± is half of the 95 % t interval over them; in brackets stands the"
     yield "difference to the row that is compared, with its 95 % interval (Welch). All figures are of the"
-    yield f"test images. {machine} The steps of {len(minutes)} trainings took"
-    yield f"{sum(minutes):.0f} minutes in all, without validation and evaluation."
+    yield f"test images. Evaluated on {machine} The steps of {len(minutes)} trainings took"
+    yield f"{sum(minutes):.0f} minutes in all, without validation and evaluation, {_machines(cells)}."
     yield ""
+    if study.records:
+        yield from target_lines(study, cells)
+        yield ""
     for statement, verdict, figures in verdicts(study, cells):
         yield f"**{statement.text}: {verdict}.** {FIGURES[statement.figure]}, {_claim(statement)}. {figures}."
         yield ""
         yield f"    {_command(study, _trained(study, statement))}"
         yield ""
     for data, rows in cells.items():
+        figures = [each for each in FIGURES if any(cell.of(each) for cell in rows.values())]
         yield f"### {data}"
         yield ""
-        yield "| row | what | parameters | SSIM | KNN, 500 labels a class, k = 10 | reconstruction, nats | KL, nats | trainings | minutes each |"
-        yield "|---|---|---:|---:|---:|---:|---:|---:|---:|"
+        heads = " | ".join(HEADS[figure] for figure in figures)
+        yield f"| row | what | parameters | latents | {heads} | trainings | minutes each |"
+        yield f"|---|---|{'---:|' * (len(figures) + 4)}"
         for row in study.rows:
             if cell := rows.get(row.name):
-                yield _row(row.name, row.what, cell)
+                yield _row(row.name, row.what, cell, figures)
         for name in [each for each in rows if each not in {row.name for row in study.rows}]:
-            yield _row(name, "10 dimensions; interval over samples of labels", rows[name])
+            what = "10 dimensions; interval over samples of labels"
+            yield _row(name, what, rows[name], figures)
         yield ""
-        if missing := [row.name for row in study.rows if row.name not in rows]:
+        if missing := [row.name for row in study.rows_on(data) if row.name not in rows]:
             yield f"Not trained: {', '.join(missing)}. With them:"
             yield ""
             yield f"    {_command(study, missing)}"
@@ -112,13 +131,28 @@ def _command(study: Study, rows: Sequence[str]) -> str:
     return f"vae-dist ablate --study {study.name} --data FOLDER{chosen}"
 
 
-def _row(name: str, what: str, cell: Cell) -> str:
-    words = {figure: str(over_seeds(v)) if (v := cell.of(figure)) else "" for figure in FIGURES}
+def _row(name: str, what: str, cell: Cell, figures: Sequence[str]) -> str:
+    words = [str(over_seeds(values)) if (values := cell.of(each)) else "" for each in figures]
     count = "" if cell.parameters is None else f"{cell.parameters:,}"
+    latents = "" if cell.latents is None else str(cell.latents)
     minutes = f"{statistics.median(cell.minutes):.1f}" if cell.minutes else ""
     trained = str(len(cell.ssim)) if cell.ssim else ""
-    figures = " | ".join(words.values())
-    return f"| {name} | {what} | {count} | {figures} | {trained} | {minutes} |"
+    cells = " | ".join((name, what, count, latents, *words, trained, minutes))
+    return f"| {cells} |"
+
+
+def _machines(cells: Cells) -> str:
+    """What the rows were trained on; the rows by name where that differs."""
+    found: dict[str, list[str]] = {}
+    for rows in cells.values():
+        for name, cell in rows.items():
+            for machine in dict.fromkeys(cell.machines):
+                found.setdefault(machine, []).append(name)
+    if len(found) == 1:
+        return f"on {next(iter(found))}"
+    return "; ".join(
+        f"on {machine}: {', '.join(dict.fromkeys(names))}" for machine, names in found.items()
+    )
 
 
 def write_page(path: Path, study: str, text: str) -> None:
@@ -144,6 +178,6 @@ def write_page(path: Path, study: str, text: str) -> None:
         write_whole(path, f"{head}{begin}\n{text}{end}{tail}".encode())
 
 
-def table(found: Sequence[tuple[Statement, str, str]]) -> str:
-    """The statements and verdicts, for a terminal."""
-    return "\n".join(f"{verdict:>14}  {statement.text}" for statement, verdict, _ in found)
+def table(judged: Sequence[tuple[str, str]]) -> str:
+    """Texts and verdicts, for a terminal."""
+    return "\n".join(f"{verdict:>16}  {text}" for text, verdict in judged)

@@ -24,9 +24,13 @@ class Interval:
 
     def __str__(self) -> str:
         """Mean and half width, in three digits behind the point."""
+        return self.text(3)
+
+    def text(self, digits: int) -> str:
+        """Mean and half width."""
         if math.isnan(self.low):
-            return f"{self.mean:.3f}"
-        return f"{self.mean:.3f} ± {(self.high - self.low) / 2:.3f}"
+            return f"{self.mean:.{digits}f}"
+        return f"{self.mean:.{digits}f} ± {(self.high - self.low) / 2:.{digits}f}"
 
 
 def over_seeds(values: Sequence[float]) -> Interval:

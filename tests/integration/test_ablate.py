@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from data_pipeline.errors import UserError
 from launch.ablate.figures import Cell
 from launch.ablate.page import page, write_page
-from launch.ablate.study import Statement, read_study, study_names
+from launch.ablate.study import Record, Statement, read_study, study_names
+from launch.ablate.targets import MEAN, MISSED, REACHED, UNTRAINED, outcomes
 from launch.ablate.verdict import (
     DEPENDS,
     HELD,
@@ -58,6 +60,44 @@ figure = "knn"
 rows = ["pca"]
 expect = "at least"
 value = 0.999
+"""
+RECORDS = """
+title = "Records"
+about = "Every choice was made on val."
+seeds = [1, 2]
+[fixed]
+epochs = 1
+batch_size = 64
+tensorboard = false
+telemetry_interval = 0
+[evaluation]
+nll_samples = 4
+nll_images = 60
+[[row]]
+name = "small"
+what = "3 latents"
+preset = "article2018_fc"
+latent_size = 3
+[[row]]
+name = "elsewhere"
+what = "for a data set that is not given"
+preset = "article2018_best"
+sets = ["mnist"]
+[[record]]
+text = "any size: 5-NN on all labels"
+row = "small"
+figure = "knn_all"
+at_least = 0.05
+[[record]]
+text = "the bound"
+row = "small"
+figure = "nll"
+at_most = 1.0
+[[record]]
+text = "the bound, MNIST"
+row = "elsewhere"
+figure = "nll"
+at_most = 84.5
 """
 
 
@@ -115,6 +155,58 @@ def test_a_study_is_trained_once_and_its_statements_are_judged(
     assert ssim == figures["three"]["ssim"][0]
     elbo = next(row["value"] for row in rows if row["metric"] == "elbo")
     assert -figures["three"]["recon"][0] - figures["three"]["kl"][0] == pytest.approx(elbo)
+
+
+def test_records_are_held_against_their_targets(
+    tmp_path: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row starts from its own preset; one for another data set is not trained here."""
+    written(tmp_path / "data", digits())
+    (tmp_path / "best.toml").write_text(RECORDS)
+    path = tmp_path / "results.md"
+    words = ["ablate", "--study", str(tmp_path / "best.toml"), "--data", str(tmp_path / "data")]
+    words += ["--runs-dir", str(tmp_path / "runs"), "--write", str(path), "--json"]
+    assert main(words) == 0
+    assert [name.split("-", 2)[2] for name in trained] == ["small-seed1", "small-seed2"]
+    said = json.loads(capsys.readouterr().out)
+    reached, missed = said["records"]
+    assert [reached["verdict"], missed["verdict"]] == [REACHED, MISSED]
+    (figures,) = said["figures"].values()
+    assert figures["small"]["latents"] == 3
+    content = path.read_text()
+    assert "Every choice was made on val." in content
+    (line,) = [line for line in content.splitlines() if "5-NN on all labels" in line]
+    shown = over_seeds(reached["values"]).text(4)
+    assert f"| small | {figures['small']['parameters']:,} | 3 | {shown} | at least 0.05 |" in line
+    assert line.endswith("CPU cores |")
+    assert "(4 samples, the first 60 test images)" in content
+    assert "vae-dist train --preset article2018_fc --data FOLDER --name small\n" in content
+    # The figure is that of evaluate, and the bound is closer than the ELBO.
+    run = next((tmp_path / "runs").glob("*small-seed1"))
+    alone = ["evaluate", "--runs", str(run), "--data", str(tmp_path / "data"), "--methods", "vae"]
+    alone += ["--out", str(tmp_path / "alone"), "--report", "False", "--protocol", "all_labels"]
+    assert main(alone) == 0
+    rows = json.loads((tmp_path / "alone" / "results.json").read_text())["rows"]
+    wanted = {"metric": "knn_all_test_accuracy", "k": 5, "weights": "uniform"}
+    assert [row["value"] for row in rows if wanted.items() <= row.items()] == reached["values"][:1]
+
+
+def test_a_target_within_the_interval_is_reached_by_the_mean_only() -> None:
+    study = read_study("article2018")
+    records = [
+        Record(text="t", row="best", figure="knn", at_least=0.8),
+        Record(text="t", row="best", figure="recon", at_most=219.0),
+        Record(text="t", row="umap", figure="knn", at_least=0.9),
+        Record(text="t", row="z20", figure="knn", at_least=0.9),
+    ]
+    cells = {
+        "fmnist": {
+            "best": Cell([0.6, 0.6], [0.79, 0.82], [218.0, 218.1]),
+            "umap": Cell([], [0.79]),
+        }
+    }
+    found = outcomes(replace(study, records=records), cells)
+    assert [each.verdict for each in found] == [MEAN, REACHED, MISSED, UNTRAINED]
 
 
 def statement(**more: object) -> Statement:
@@ -190,11 +282,11 @@ def test_verdicts_of_several_sets_come_together() -> None:
 
 @pytest.mark.parametrize("name", study_names())
 def test_every_study_that_comes_along_can_be_trained(name: str) -> None:
-    """Its rows are what train takes (`read_study` parses each), its statements name rows."""
+    """Its rows are what train takes (`read_study` parses each); statements and records name rows."""
     study = read_study(name)
-    assert len(study.rows) > 5
+    assert len(study.rows) > 3
     assert len(study.seeds) >= 3
-    assert len(study.statements) > 3
+    assert len(study.statements) + len(study.records) > 3
 
 
 @pytest.mark.parametrize(
@@ -208,6 +300,14 @@ def test_every_study_that_comes_along_can_be_trained(name: str) -> None:
         ("value = 0.999", "", "at least and at most need a value"),
         ("[[row]]", "[[rows]]", "rows"),
         ("latent_size = 3", "latent = 3", "--latent"),
+        (
+            "latent_size = 3",
+            'latent_size = 3\npreset = "record"',
+            "--preset record: no such preset",
+        ),
+        ("latent_size = 3", 'latent_size = 3\nsets = "mnist"', "sets must be a list"),
+        ("[fixed]", "[evaluation]\nnll = 3\n[fixed]", "expected one of nll_samples"),
+        ("[fixed]", '[[record]]\ntext = "t"\nrow = "slow"\nfigure = "knn"\n[fixed]', "either at_l"),
     ],
 )
 def test_a_wrong_study_is_refused_before_the_first_training(
