@@ -121,12 +121,11 @@ def _measured(cell: Cell) -> bool:
 
 def _of_method(results: Results, method: str) -> Cell:
     """PCA's or UMAP's figures, over the samples of labels where there are several."""
-    found = {
+    found: dict[str, Any] = {
         figure: [
             value
             for row in results.find(**fields, method=method, dim=10)
-            for value in row.values or [row.value]
-            if value is not None
+            for value in row.values or []
         ]
         for figure, fields in BY_LABEL.items()
     }

@@ -89,18 +89,18 @@ def _lines(study: Study, cells: Cells, machine: str) -> Iterator[str]:
         yield f"    {_command(study, _trained(study, statement))}"
         yield ""
     for data, rows in cells.items():
-        figures = [each for each in FIGURES if any(cell.of(each) for cell in rows.values())]
+        shown = [each for each in FIGURES if any(cell.of(each) for cell in rows.values())]
         yield f"### {data}"
         yield ""
-        heads = " | ".join(HEADS[figure] for figure in figures)
+        heads = " | ".join(HEADS[figure] for figure in shown)
         yield f"| row | what | parameters | latents | {heads} | trainings | minutes each |"
-        yield f"|---|---|{'---:|' * (len(figures) + 4)}"
+        yield f"|---|---|{'---:|' * (len(shown) + 4)}"
         for row in study.rows:
             if cell := rows.get(row.name):
-                yield _row(row.name, row.what, cell, figures)
+                yield _row(row.name, row.what, cell, shown)
         for name in [each for each in rows if each not in {row.name for row in study.rows}]:
             what = "10 dimensions; interval over samples of labels"
-            yield _row(name, what, rows[name], figures)
+            yield _row(name, what, rows[name], shown)
         yield ""
         if missing := [row.name for row in study.rows_on(data) if row.name not in rows]:
             yield f"Not trained: {', '.join(missing)}. With them:"
