@@ -15,12 +15,11 @@ from typing import Annotated, Any
 
 from data_pipeline.checks import check_fields
 from data_pipeline.errors import UserError, nearest
-from data_pipeline.records import read_json
 from launch.ablate.study import Study, read_study
+from launch.ablate.trained import check_settings, is_done
 from launch.config import parse
 from launch.parts import PartOf, part_of
 from launch.sweep.carry_out import carry_out
-from launch.sweep.trainings import Training
 
 DESCRIPTION = """Train every row of a study over several seeds on one or more data sets, evaluate them, and
 say which of the study's statements hold.
@@ -81,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     everything = [each for rows in trainings.values() for runs in rows.values() for each in runs]
     if config.list:
         for training in everything:
-            state = "done" if _done(config.runs_dir, training) else "missing"
+            state = "done" if is_done(config.runs_dir, training) else "missing"
             print(f"{state:7}  {training.name}")
         return 0
     code = 0
@@ -114,11 +113,6 @@ def _chosen(study: Study, config: AblateConfig) -> Study:
     return dataclasses.replace(study, name=name, rows=rows, seeds=seeds)
 
 
-def _done(runs_dir: Path, training: Training) -> bool:
-    path = runs_dir / training.name / "status.json"
-    return path.is_file() and read_json(path).get("state") == "done"
-
-
 def _evaluate(study: Study, sets: Any, trainings: Any, config: AblateConfig) -> int:
     import torch
 
@@ -133,8 +127,10 @@ def _evaluate(study: Study, sets: Any, trainings: Any, config: AblateConfig) -> 
         done = {
             row: found
             for row, runs in trainings[data].items()
-            if (found := [each for each in runs if _done(config.runs_dir, each)])
+            if (found := [each for each in runs if is_done(config.runs_dir, each)])
         }
+        for found in done.values():
+            check_settings(config.runs_dir, found)
         if done:
             tell = Progress(sys.stderr)
             cells[data.name] = measure(study, data, done, config.runs_dir, tell, device)

@@ -12,7 +12,15 @@ from data_pipeline.files import write_whole
 from launch.ablate.figures import Cell
 from launch.ablate.study import FIGURES, Statement, Study
 from launch.ablate.targets import target_lines
-from launch.ablate.verdict import MISSING, difference, judge, over_seeds, together
+from launch.ablate.verdict import (
+    MISSING,
+    OPEN,
+    difference,
+    judge,
+    over_seeds,
+    seeds_needed,
+    together,
+)
 
 Cells = dict[str, dict[str, Cell]]
 """Data set to row to figures."""
@@ -32,7 +40,7 @@ def verdicts(study: Study, cells: Cells) -> list[tuple[Statement, str, str]]:
     """Each statement with its verdict and the figures that it rests on."""
     found = []
     for statement in study.statements:
-        single, figures = [], []
+        single, figures, needs = [], [], []
         for data, rows in cells.items():
             others = (
                 rows[statement.against].of(statement.figure) if statement.against in rows else []
@@ -42,11 +50,28 @@ def verdicts(study: Study, cells: Cells) -> list[tuple[Statement, str, str]]:
                 values = rows[name].of(statement.figure) if name in rows else []
                 single.append(judge(statement, values, others) if values else MISSING)
                 words.append(_beside(name, values, others))
+                if single[-1] == OPEN:
+                    where = f"{name} on {data}" if len(cells) > 1 else name
+                    needs.append(f"{where} {_seeds(statement, values, others)}")
             if statement.against:
                 words.append(f"{statement.against} {over_seeds(others) if others else UNTRAINED}")
             figures.append(f"{data}: " + "; ".join(words))
+        if needs:
+            figures.append(
+                "More seeds would decide (`--seeds` with all of them): " + "; ".join(needs)
+            )
         found.append((statement, together(single), ". ".join(figures)))
     return found
+
+
+def _seeds(statement: Statement, values: Sequence[float], others: Sequence[float]) -> str:
+    """What it takes to decide on a row, in words."""
+    if len(values) < 2 or (others and len(others) < 2):
+        return "needs two or more, which one training cannot foretell"
+    count = seeds_needed(statement, values, others)
+    if count is None:
+        return "more than 100, at the spread seen here"
+    return f"about {count}, at the spread seen here"
 
 
 def _beside(name: str, values: Sequence[float], others: Sequence[float]) -> str:

@@ -76,15 +76,40 @@ def judge(statement: Statement, values: Sequence[float], others: Sequence[float]
         held or did not hold where the 95 % interval of the difference lies on one side, else
         not decided; for ``alike``, where it lies within the margin or beyond it.
     """
-    if statement.bound:
-        assert statement.value is not None
-        found = over_seeds(values)
-        low, high = found.low - statement.value, found.high - statement.value
-    else:
-        if not others:
-            return MISSING
-        found = difference(values, others)
-        low, high = found.low, found.high
+    if not statement.bound and not others:
+        return MISSING
+    found = _from_claim(statement, values, others)
+    return _side(statement, found.low, found.high)
+
+
+def seeds_needed(
+    statement: Statement, values: Sequence[float], others: Sequence[float], most: int = 100
+) -> int | None:
+    """The fewest seeds a row that would decide, if means and spreads stayed as they are.
+
+    None where that is more than `most`.
+    """
+    mean = _from_claim(statement, values, others).mean
+    variances = [float(np.var(each, ddof=1)) for each in (values, others) if len(each)]
+    for n in range(2, most + 1):
+        degrees = (n - 1) * sum(variances) ** 2 / max(sum(v * v for v in variances), 1e-300)
+        half = float(stats.t.ppf(0.975, max(degrees, 1))) * math.sqrt(sum(variances) / n)
+        if _side(statement, mean - half, mean + half) != OPEN:
+            return n
+    return None
+
+
+def _from_claim(statement: Statement, values: Sequence[float], others: Sequence[float]) -> Interval:
+    """How far the row lies above what it is held against."""
+    if not statement.bound:
+        return difference(values, others)
+    assert statement.value is not None
+    found = over_seeds(values)
+    return Interval(*(each - statement.value for each in (found.mean, found.low, found.high)))
+
+
+def _side(statement: Statement, low: float, high: float) -> str:
+    """The verdict of an interval."""
     if math.isnan(low):
         return OPEN
     if statement.expect in ("lower", "at most"):

@@ -8,10 +8,13 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_pipeline.errors import UserError, files_of_user
 from launch.config import parse
+
+if TYPE_CHECKING:
+    from vae_dist.train.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +101,13 @@ def flags_of(settings: dict[str, Any]) -> Iterator[str]:
         yield from map(str, value if isinstance(value, list) else [value])
 
 
-def check_training(training: Training, where: str) -> None:
+def check_training(training: Training, where: str) -> Settings:
     """Refuse before the first training what the last one would be refused for.
+
+    Returns
+    -------
+    Settings
+        With which it would be trained.
 
     Raises
     ------
@@ -113,6 +121,6 @@ def check_training(training: Training, where: str) -> None:
     words = [*training.flags, "--name", training.name]
     try:
         parsed = parse("train", [TrainingDataConfig, ModeConfig, *owners.values()], words)
-        Settings(**dict(zip(owners, parsed[2:], strict=True)))
+        return Settings(**dict(zip(owners, parsed[2:], strict=True)))
     except UserError as error:
         raise UserError(f"{where}: {error}") from error

@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_pipeline.errors import UserError
@@ -22,6 +24,7 @@ from launch.ablate.verdict import (
     difference,
     judge,
     over_seeds,
+    seeds_needed,
     together,
 )
 from launch.cli import main
@@ -155,6 +158,25 @@ def test_a_study_is_trained_once_and_its_statements_are_judged(
     assert ssim == figures["three"]["ssim"][0]
     elbo = next(row["value"] for row in rows if row["metric"] == "elbo")
     assert -figures["three"]["recon"][0] - figures["three"]["kl"][0] == pytest.approx(elbo)
+    # The same runs, copied from where they were trained, under the names of another study.
+    there = tmp_path / "copied"
+    for run in (tmp_path / "runs").glob("small-*-seed?"):
+        shutil.copytree(run, there / f"other{run.name.removeprefix('small')}", symlinks=True)
+    for path in there.glob("*-slow-*/environment.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "NVIDIA H100"}))
+    (tmp_path / "other.toml").write_text(STUDY)
+    words = ["ablate", "--study", str(tmp_path / "other.toml"), "--data", str(tmp_path / "data")]
+    words += ["--runs-dir", str(there), "--write", str(tmp_path / "other.md"), "--json"]
+    before = len(trained)
+    capsys.readouterr()
+    assert main(words) == 0
+    assert len(trained) == before
+    (again,) = json.loads(capsys.readouterr().out)["figures"].values()
+    assert again["slow"]["ssim"] == figures["slow"]["ssim"]
+    assert "CPU cores: three; on NVIDIA H100: slow." in (tmp_path / "other.md").read_text()
+    (tmp_path / "other.toml").write_text(STUDY.replace("lr = 1e-6", "lr = 1e-5"))
+    assert main([*words, "--train", "False"]) == 2
+    assert "lr is 1e-06, and 1e-05 in the study" in capsys.readouterr().err
 
 
 def test_records_are_held_against_their_targets(
@@ -238,6 +260,34 @@ def test_at_least_is_judged_by_the_interval_of_the_row_itself() -> None:
     assert judge(above, [0.81, 0.811, 0.812], []) == HELD
     assert judge(above, [0.79, 0.81], []) == OPEN
     assert judge(above, [0.70, 0.701, 0.702], []) == NOT
+
+
+def test_what_is_not_decided_names_the_seeds_that_would_decide() -> None:
+    """With that many values of the same mean and spread the verdict falls, with one fewer it does not."""
+    lower, others = statement(expect="lower"), [0.67, 0.68, 0.69]
+    values = [0.66, 0.67, 0.68]
+    assert judge(lower, values, others) == OPEN
+    count = seeds_needed(lower, values, others)
+    assert count is not None
+
+    def like(mean: float, n: int) -> list[float]:
+        shape = np.resize([-1.0, 1.0], n - n % 2).tolist() + [0.0] * (n % 2)
+        return list(mean + 0.01 * np.array(shape) / np.std(shape, ddof=1))
+
+    assert judge(lower, like(0.67, count), like(0.68, count)) == HELD
+    assert judge(lower, like(0.67, count - 1), like(0.68, count - 1)) == OPEN
+    assert seeds_needed(lower, [0.6, 0.7, 0.8], [0.6, 0.7, 0.8001]) is None
+    study = read_study("article2018")
+    cells = {
+        "fmnist": {
+            "best": Cell(others, others),
+            "normalised": Cell(values, values),
+            "fcn": Cell([0.6], [0.7]),
+        }
+    }
+    text = page(study, cells, "A machine.")
+    assert f"all of them): normalised about {count}, at the spread seen here.\n" in text
+    assert "all of them): fcn needs two or more" in text
 
 
 def test_at_most_is_judged_by_the_interval_of_the_row_itself() -> None:
