@@ -65,7 +65,8 @@ def encode_runs(evaluation: Evaluation) -> tuple[list[Encoded], list[Failure]]:
         if not evaluation.leads:
             continue
         if complaint is not None or run is None or latents is None:
-            failed.append(Failure(run=str(path), error=complaint or "not encoded"))
+            complaint = (complaint or "not encoded").removeprefix(f"{path}: ")
+            failed.append(Failure(run=str(path), error=complaint))
             evaluation.stages.tell(f"{path}: skipped: {complaint}")
             continue
         info = RunInfo(

@@ -36,7 +36,7 @@ COMMANDS = {
     "presets": "list the named runs, or show one",
     "monitor": "watch a run, live or finished, all ranks",
     "doctor": "check this machine and say what will be used",
-    "bench": "measure the data pipeline, telemetry or evaluation here",
+    "bench": "measure training, the data pipeline, encoding, telemetry or evaluation here",
     "slurm": "copy the scripts for Slurm, Kubernetes, SkyPilot and Accelerate, to edit",
     "completion": "print a script that lets bash or zsh complete commands and flags",
     "demo": "the whole job on one data set: prepare, train, evaluate",
@@ -59,12 +59,20 @@ OWN = ("<string>", *(str(Path(__file__).parents[1] / name) for name in PACKAGES)
 PYTHONS_FORM = warnings.formatwarning
 
 SLOW = {
+    "prepare": "torch",
+    "verify": "torch",
+    "inspect": "torch",
     "train": "torch and accelerate",
     "evaluate": "torch and scikit-learn",
     "ablate": "torch and scikit-learn",
+    "sweep": "torch and accelerate",
     "sample": "torch",
     "encode": "torch and accelerate",
     "decode": "torch and accelerate",
+    "export": "torch",
+    "monitor": "torch",
+    "bench": "torch",
+    "completion": "every command, to list its flags",
     "doctor": "torch, to ask it what it sees",
 }
 """Commands whose libraries take seconds to load, and which: a person is told at once."""

@@ -146,7 +146,7 @@ def print_table(results: Results) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     title = (
         f"{results.dataset}: {results.counts['test']:,} test images, protocol {results.protocol}"
     )

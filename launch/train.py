@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from data_pipeline.errors import UserError
 from launch.cli import guard
 from launch.config import parse
 from launch.processes import check_accelerate, check_device, join, may_speak
@@ -84,6 +85,7 @@ def main(argv: Sequence[str], stop: StopRequest | None = None) -> int:
     if processes.note:
         print(f"vae-dist: {processes.note}", file=sys.stderr)
     stop.time_limit = settings.run.time_limit
+    check_resume(settings.run.resume)
     data = find_data(where, settings)
     if mode.evaluate or mode.predict or mode.predict_train:
         from vae_dist.train.predict import predict
@@ -124,6 +126,19 @@ def _gpus(settings: Settings) -> int:
 
     cpu = settings.precision.no_cuda or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
     return 0 if cpu else torch.cuda.device_count()
+
+
+def check_resume(resume: str) -> None:
+    """Refuse a ``--resume`` that names nothing on this machine, before data is prepared for it."""
+    from data_pipeline.remote.reading import is_remote
+    from vae_dist.run.which_checkpoint import resolve_checkpoint
+
+    if resume in ("", "auto") or is_remote(resume):
+        return
+    if not Path(resume).exists():
+        raise UserError(f"--resume {resume}: no such run or checkpoint")
+    if Path(resume).is_dir():
+        resolve_checkpoint(Path(resume), "last")
 
 
 def find_data(where: TrainingDataConfig, settings: Settings) -> DataFolder:

@@ -89,6 +89,7 @@ def conclude(findings: Sequence[Finding]) -> dict[str, Any]:
         "device": f"{len(gpus)} GPU(s)" if gpus else "cpu",
         "process_group": "nccl" if gpus else "gloo",
         "precision": "bf16" if gpus and all("no fast" not in f.value for f in gpus) else "no",
+        "model": "auto: fc_conv for images up to 32x32, conv for larger ones",
         "evaluation": "cuml" if cuml and cuml.status == "ok" else "cpu",
         "gpu_figures": "nvml" if nvml else None,
         "data": "data/fmnist"

@@ -87,7 +87,8 @@ def test_folder_holds_what_the_layout_says(evaluated, data):
 
 def test_broken_run_is_listed_and_the_rest_is_there(evaluated):
     out, _, results = evaluated
-    assert [failure.run for failure in results.failed] == [str(out / "missing")]
+    (failure,) = results.failed
+    assert (failure.run, failure.error) == (str(out / "missing"), "no such run or checkpoint")
     assert results.find("elbo", run="one")
 
 

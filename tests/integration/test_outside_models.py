@@ -120,5 +120,5 @@ def test_what_is_not_there_is_said_in_one_line(here: Path, name: str, message: s
 
 
 def test_a_name_that_is_none_is_refused() -> None:
-    with pytest.raises(UserError, match=r"expected one of fc, .*, or MODULE:CLASS"):
+    with pytest.raises(UserError, match=r"expected one of auto, fc, .*, or MODULE:CLASS"):
         ModelConfig(model_type="evil:os.system('true')")

@@ -145,6 +145,32 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in text for name in cli.COMMANDS)
 
 
+def test_a_command_that_loads_torch_first_says_so_at_once() -> None:
+    """Loading takes seconds: `cli.SLOW` names every command whose module imports torch."""
+    check = (
+        "import importlib, sys; sys.modules['torch'] = None\n"
+        "from launch.cli import COMMANDS, MODULES, SLOW\n"
+        "for name in COMMANDS:\n"
+        "    if name not in SLOW: importlib.import_module(f'launch.{MODULES.get(name, name)}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_resume_of_nothing_prepares_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for word, said in (
+        ("nowhere", "--resume nowhere: no such run or checkpoint"),
+        ("empty", "empty: holds no complete checkpoint"),
+    ):
+        assert cli.main(["train", "--dataset", "digits", "--resume", word]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_fits_a_screen_or_two_and_help_all_has_every_flag(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -235,3 +235,26 @@ def test_checkpointed_activations_give_the_same_gradients_bit_for_bit(precision:
 def test_models_that_do_not_checkpoint_say_so() -> None:
     with pytest.raises(UserError, match="--checkpoint-activations: fc does not"):
         ModelConfig(model_type="fc", checkpoint_activations=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fields", "family"),
+    [
+        ((1, 28, 28), {}, "fc_conv"),
+        ((3, 32, 32), {}, "fc_conv"),
+        ((3, 33, 32), {}, "conv"),
+        ((1, 4, 4000), {}, "fc_conv"),  # conv takes no side below 8
+        ((1, 28, 28), {"checkpoint_activations": True}, "conv"),
+    ],
+)
+def test_auto_takes_a_family_by_the_size_of_the_images(shape, fields, family):
+    asked = config("auto", **fields)
+    model = build_model(asked, shape, 10)
+    assert asked.fitted(shape).model_type == family
+    assert type(model).__module__ == f"vae_dist.models.{family}"
+    assert ModelConfig().model_type == "auto"
+
+
+def test_a_misspelt_family_gets_one_suggestion():
+    with pytest.raises(UserError, match=r"^--model-type fc_con: did you mean fc_conv\?$"):
+        ModelConfig(model_type="fc_con")

@@ -259,6 +259,10 @@ def test_the_table_says_by_which_figure_a_rank_is_slowest_and_of_peaks_where_the
     assert "Memory: peaks" in render([rank_summary(0, peak_rss_bytes=2**30)])
 
 
+def test_no_table_of_a_run_that_ends_before_its_first_step():
+    assert render([rank_summary(0, images_per_second=None)]).strip() == ""
+
+
 def test_no_figure_of_a_gpus_rank_is_cut_at_80_columns():
     figures = {
         "device_name": "NVIDIA H100 80GB HBM3",

@@ -44,6 +44,7 @@ def build_model(
         If ``model_type`` names what is not there, or is no `VAEModel`.
     """
     channels, height, width = image_shape
+    config = config.fitted(image_shape)
     family = find_family(config.model_type)
     if not (isinstance(family, type) and issubclass(family, VAEModel)):
         raise UserError(

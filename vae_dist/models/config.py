@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -9,7 +11,12 @@ import tyro
 
 from data_pipeline.checks import AtLeast, Within, check_fields
 from data_pipeline.errors import UserError
-from vae_dist.models.registry import MODELS, ModelName
+from vae_dist.models.registry import AUTO, MODELS, ModelName
+
+SMALL_IMAGE = 32 * 32
+"""Pixels of a channel up to which ``auto`` takes fc_conv."""
+CONV_SIDE = 8
+"""Smallest side of images that conv takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +24,13 @@ class ModelConfig:
     """The model: its family, its size, and what its encoder sees."""
 
     model_type: Annotated[
-        str, ModelName(), tyro.conf.arg(metavar="{" + ",".join(MODELS) + "}|MODULE:CLASS")
-    ] = "fcn"
-    """Family of the model (docs/models.md describes each), or a class of your own as in
-    my_package.my_module:MyVAE (docs/extending.md)."""
+        str,
+        ModelName(),
+        tyro.conf.arg(metavar="{" + ",".join([AUTO, *MODELS]) + "}|MODULE:CLASS"),
+    ] = AUTO
+    """Family of the model (docs/models.md describes each); auto: fc_conv for images up to 32x32,
+    conv for larger ones; or a class of your own as in my_package.my_module:MyVAE
+    (docs/extending.md)."""
 
     latent_size: Annotated[int, AtLeast(1), tyro.conf.arg(aliases=["--latent-space-size"])] = 10
     """Number of latent variables; not with --latent-grid, whose cells are the latents."""
@@ -75,6 +85,21 @@ class ModelConfig:
                 f"of the grid are the latents; Fix: --latent-size {type(self).latent_size}, its "
                 "default, or without --latent-grid"
             )
+
+    def fitted(self, image_shape: Sequence[int]) -> ModelConfig:
+        """The same with the family that ``auto`` stands for.
+
+        Parameters
+        ----------
+        image_shape : sequence of int
+            Channels, height, width.
+        """
+        if self.model_type != AUTO:
+            return self
+        _, height, width = image_shape
+        large = height * width > SMALL_IMAGE and min(height, width) >= CONV_SIDE
+        of_conv = self.latent_grid or self.checkpoint_activations  # no other family has them
+        return dataclasses.replace(self, model_type="conv" if large or of_conv else "fc_conv")
 
 
 def no_checkpoints(model_type: str) -> UserError:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from data_pipeline.errors import UserError
 from vae_dist.models.base import Checkpointed, VAEModel, start_heads, with_label_planes
-from vae_dist.models.config import ModelConfig
+from vae_dist.models.config import CONV_SIDE, ModelConfig
 
 SMALLEST_SIDE = 4
 
@@ -78,9 +78,9 @@ class ResidualConvolutional(VAEModel):
 
     def build(self, config: ModelConfig) -> None:
         channels, height, width = self.image_shape
-        if min(height, width) < 8:
+        if min(height, width) < CONV_SIDE:
             raise UserError(
-                f"--model-type conv: takes sides of 8 pixels or more, the data's are"
+                f"--model-type conv: takes sides of {CONV_SIDE} pixels or more, the data's are"
                 f" {height}x{width}; resize them with prepare"
             )
         self.has_grid = len(self.latent_shape) > 1

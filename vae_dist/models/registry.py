@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from data_pipeline.errors import nearest
 from data_pipeline.plugins import installed, load_installed, load_object
 
 MODELS: dict[str, str] = {
@@ -20,6 +21,9 @@ MODELS: dict[str, str] = {
     "conv": "vae_dist.models.conv:ResidualConvolutional",
 }
 
+AUTO = "auto"
+"""In the place of a name: by the size of the images, see `ModelConfig.fitted`."""
+
 GROUP = "vae_dist.models"
 
 
@@ -28,9 +32,11 @@ class ModelName:
 
     def fault(self, value: str) -> str | None:
         """What is wrong with a value, or None."""
-        if value in MODELS or names_a_module(value) or value in installed(GROUP):
+        known = [AUTO, *MODELS, *installed(GROUP)]
+        if value in known or names_a_module(value):
             return None
-        return f"expected one of {', '.join([*MODELS, *installed(GROUP)])}, or MODULE:CLASS"
+        fix = nearest(value, known)
+        return fix if fix.endswith("?") else f"{fix}, or MODULE:CLASS"
 
 
 def names_a_module(model_type: str) -> bool:

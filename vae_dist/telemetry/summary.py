@@ -232,7 +232,7 @@ def _cells(rank: Mapping[str, Any], slow: bool) -> dict[str, str]:
 
 
 def table(summaries: Sequence[Mapping[str, Any]]) -> Group:
-    """Build the two tables of all ranks that end a run: speed, and the memory's peaks.
+    """Build the tables of all ranks that end a run: speed, and the memory's peaks.
 
     Each fits into 80 columns.
     """
@@ -248,9 +248,12 @@ def table(summaries: Sequence[Mapping[str, Any]]) -> Group:
             f"{whole['slowest_ratio']:.2f} x the median of all ranks"
         )
     speed.caption = "; ".join(notes) or None
-    if all(row[head] == "-" for row in cells for head in _MEMORY[1:]):
-        return Group(speed)
-    return Group(speed, _table("Memory: peaks", _MEMORY, cells))
+    tables = []  # nothing is measured of a run that ends before its first step
+    if any(row[head] != "-" for row in cells for head in _SPEED):
+        tables.append(speed)
+    if any(row[head] != "-" for row in cells for head in _MEMORY[1:]):
+        tables.append(_table("Memory: peaks", _MEMORY, cells))
+    return Group(*tables)
 
 
 def _table(title: str, heads: Sequence[str], cells: list[dict[str, str]]) -> Table:

@@ -45,7 +45,7 @@ def predict(
     int
         Exit code 0.
     """
-    run = settings.run
+    run, settings = settings.run, settings.fitted(data.manifest)
     folder = RunFolder(local_copy(run.address) if run.address else settings.folder)
     accelerator = make_accelerator(settings.precision, folder.path, [])
     if accelerator.num_processes > 1:

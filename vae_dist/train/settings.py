@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 import warnings
@@ -160,6 +161,12 @@ class Settings:
     def augmentations(self) -> tuple[str, ...]:
         """What is done to training images."""
         return ARTICLE2018 if self.run.do_augs else self.augment.names
+
+    def fitted(self, manifest: Manifest) -> Settings:
+        """The same for this data: with the model that ``--model-type auto`` stands for."""
+        settings = copy.copy(self)  # not made anew, which would repeat its warnings
+        settings.model = self.model.fitted(manifest.image_shape)
+        return settings
 
     def here(self, resume: str) -> str:
         """What ``--resume`` names, as a path where it is of this run's own address."""

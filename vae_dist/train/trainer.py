@@ -76,7 +76,8 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
     ) -> None:
         run = settings.run
-        self.settings, self.data = settings, data
+        self.settings = settings = settings.fitted(data.manifest)
+        self.data = data
         self.stop = stop or StopRequest(run.time_limit)
         self.folder = open_folder(settings)
         self.accelerator = make_accelerator(
