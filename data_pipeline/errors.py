@@ -40,6 +40,8 @@ def files_of_user(what: str, fix: str = "") -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # no file's fault: nobody reads this command's output any more
+        raise
     except OSError as error:
         raise UserError(f"{what} ({reason_of(error)})" + (f"; {fix}" if fix else "")) from error
 

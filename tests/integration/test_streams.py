@@ -35,6 +35,18 @@ def test_a_reader_that_goes_away_is_no_error(data):
     os.close(write)
 
 
+def test_a_training_whose_reader_goes_away_ends_without_a_complaint(data, tmp_path):
+    """As in ``vae-dist train | head``; it names no disk that is full."""
+    read, write = os.pipe()
+    os.close(read)
+    words = ["train", "--data", str(data), "--model-type", "fc", "--epochs", "1"]
+    words += ["--runs-dir", str(tmp_path), "--name", "r", "--tensorboard", "False"]
+    done = run(words, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.stderr == ""
+    assert done.returncode == 128 + signal.SIGPIPE
+
+
 def test_a_full_disk_behind_the_output_is_one_line(data):
     with open("/dev/full", "w") as full:
         done = run(["inspect", str(data), "--json"], stdout=full, stderr=subprocess.PIPE, text=True)
