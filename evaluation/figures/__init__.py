@@ -5,11 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from evaluation.figures.pictures import pictures
-from evaluation.figures.style import DARK, LIGHT, Picture, Theme, pixels, png
+from evaluation.figures.style import DARK, LIGHT, Picture, Theme, pixels, png, small_png
 from evaluation.files import write_bytes
 from evaluation.results.folder import Folder
 
-__all__ = ["DARK", "LIGHT", "Picture", "Theme", "pictures", "pixels", "png", "write_figures"]
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "Picture",
+    "Theme",
+    "pictures",
+    "pixels",
+    "png",
+    "small_png",
+    "write_figures",
+]
 
 
 def write_figures(out_dir: Path) -> list[Path]:

@@ -115,6 +115,19 @@ def _room(names: Sequence[str]) -> float:
     return 0.15 + 0.078 * max(len(name) for name in names)
 
 
+def labelled(rows: Sequence[tuple[str, np.ndarray]], *, theme: Theme) -> Figure:
+    """Draw one row of (n, C, H, W) images for each name, all of the same n and size."""
+    names = [name for name, _ in rows]
+    height = rows[0][1].shape[2]
+    shown = to_display(np.concatenate([images for _, images in rows]))
+    with themed(theme):
+        sheet = tile(shown, len(rows[0][1]), fill=_fill(theme))
+        figure, (axes,) = _sheets([sheet], left=_room(names))
+        axes.set_yticks([(height + 1) * (i + 0.5) - 1 for i in range(len(rows))])
+        axes.set_yticklabels(names, fontsize=9)
+    return figure
+
+
 def _sheets(
     sheets: Sequence[np.ndarray], *, left: float = 0.05, below: float = 0.05, gap: float = 0.14
 ) -> tuple[Figure, list[Axes]]:

@@ -125,7 +125,7 @@ def _accuracy_against_k(folder: Folder) -> Iterator[Picture]:
     rows = [row for row in rows if row.weights == weights]
     measured = {row.embedding for row in rows}
     methods = [
-        (item.title, _curves([row for row in rows if row.embedding == item.id]))
+        (item.title, curves([row for row in rows if row.embedding == item.id]))
         for item in _best_of_each(folder, MOST_METHODS)
         if item.id in measured
     ]
@@ -164,15 +164,16 @@ def _best_of_each(folder: Folder, most: int) -> list[Embedding]:
     return [item for item in ranked if item.id in kept]
 
 
-def _curves(rows: list[Row]) -> list[charts.Curve]:
-    curves = []
+def curves(rows: list[Row]) -> list[charts.Curve]:
+    """Accuracy against k, a curve for each number of labels a class."""
+    found = []
     for count in sorted({row.labels_per_class or 0 for row in rows}):
         own = sorted((row for row in rows if row.labels_per_class == count), key=_k)
         value = np.array([_or(row.value, np.nan) for row in own])
         low = np.array([_or(row.ci_low, _or(row.value, np.nan)) for row in own])
         high = np.array([_or(row.ci_high, _or(row.value, np.nan)) for row in own])
-        curves.append(charts.Curve(count, np.array([_k(row) for row in own]), value, low, high))
-    return curves
+        found.append(charts.Curve(count, np.array([_k(row) for row in own]), value, low, high))
+    return found
 
 
 def _confusions(folder: Folder) -> Iterator[Picture]:

@@ -160,6 +160,21 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def small_png(figure: Figure, most: int, dpi: int = 110) -> bytes:
+    """Return the figure as PNG of few colours, as many as fit into `most` bytes."""
+    from PIL import Image
+
+    figure.set_dpi(dpi)
+    image = Image.fromarray(pixels(figure))
+    for colors in (256, 128, 64, 48, 32, 24, 16):
+        buffer = io.BytesIO()
+        packed = image.quantize(colors, dither=Image.Dither.NONE)
+        packed.save(buffer, format="PNG", optimize=True)
+        if len(buffer.getvalue()) < most:
+            break
+    return buffer.getvalue()
+
+
 def pixels(figure: Figure) -> np.ndarray:
     """Return the figure as (height, width, 3) uint8."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 from data_pipeline.checks import check_fields
 from data_pipeline.errors import UserError, nearest
-from launch.ablate.study import Study, read_study
+from launch.ablate.reading import read_study
+from launch.ablate.study import Study
 from launch.ablate.trained import check_settings, is_done
 from launch.config import parse
 from launch.parts import PartOf, part_of
@@ -52,7 +53,8 @@ class AblateConfig:
     train: bool = True
     """False: only evaluate what is there."""
     write: Path | None = None
-    """A Markdown page to put the tables into, as docs/results.md."""
+    """A Markdown page to put the tables into, as docs/results.md; pictures go to the folder images
+    beside it."""
     list: bool = False
     """Only print the trainings, and which of them are done."""
     json: bool = False
@@ -116,13 +118,15 @@ def _chosen(study: Study, config: AblateConfig) -> Study:
 def _evaluate(study: Study, sets: Any, trainings: Any, config: AblateConfig) -> int:
     import torch
 
-    from launch.ablate.figures import measure
+    from launch.ablate.figures import Cell, measure
     from launch.ablate.page import page, table, verdicts, write_page
+    from launch.ablate.pictures import Drawn, draw_pictures
     from launch.ablate.targets import outcomes
     from launch.evaluate import Progress
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    cells = {}
+    cells: dict[str, dict[str, Cell]] = {}
+    drawn: dict[str, list[Drawn]] = {}
     for data in sets:
         done = {
             row: found
@@ -134,11 +138,16 @@ def _evaluate(study: Study, sets: Any, trainings: Any, config: AblateConfig) -> 
         if done:
             tell = Progress(sys.stderr)
             cells[data.name] = measure(study, data, done, config.runs_dir, tell, device)
+            if config.write is not None and study.pictures:
+                images = config.write.parent / "images"
+                drawn[data.name] = draw_pictures(
+                    study, data.name, cells[data.name], done, config.runs_dir, images
+                )
     if not cells:
         raise UserError(f"--runs-dir {config.runs_dir}: no training of {study.name} is done there")
     found = verdicts(study, cells)
     if config.write is not None:
-        write_page(config.write, study.name, page(study, cells, _machine()))
+        write_page(config.write, study.name, page(study, cells, _machine(), drawn))
     if config.json:
         rows = [
             {"statement": s.text, "verdict": verdict, "figures": text} for s, verdict, text in found

@@ -101,7 +101,7 @@ def measure(
             data=data.path,
             protocol="all_labels" if study.rows_with("knn_all") else "quick",
             methods=(*others, *(["vae"] if rows else [])),
-            dims=(10,),
+            dims=(2, 10) if "panels" in study.pictures and others else (10,),
             out=runs_dir / "evaluations" / f"{study.name}-{data.name}{suffix}",
             report=False,
             **settings,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.files import write_whole
 from launch.ablate.figures import Cell
+from launch.ablate.pictures import Drawn
 from launch.ablate.study import FIGURES, Statement, Study
 from launch.ablate.targets import target_lines
 from launch.ablate.verdict import (
@@ -58,7 +59,7 @@ def verdicts(study: Study, cells: Cells) -> list[tuple[Statement, str, str]]:
             figures.append(f"{data}: " + "; ".join(words))
         if needs:
             figures.append(
-                "More seeds would decide (`--seeds` with all of them): " + "; ".join(needs)
+                "More seeds would decide (name all of them in `--seeds`): " + "; ".join(needs)
             )
         found.append((statement, together(single), ". ".join(figures)))
     return found
@@ -67,11 +68,11 @@ def verdicts(study: Study, cells: Cells) -> list[tuple[Statement, str, str]]:
 def _seeds(statement: Statement, values: Sequence[float], others: Sequence[float]) -> str:
     """What it takes to decide on a row, in words."""
     if len(values) < 2 or (others and len(others) < 2):
-        return "needs two or more, which one training cannot foretell"
+        return "needs more than one; how many, one training cannot tell"
     count = seeds_needed(statement, values, others)
     if count is None:
-        return "more than 100, at the spread seen here"
-    return f"about {count}, at the spread seen here"
+        return "more than 100 a row, at the spread seen here"
+    return f"about {count} a row, at the spread seen here"
 
 
 def _beside(name: str, values: Sequence[float], others: Sequence[float]) -> str:
@@ -87,12 +88,16 @@ def _beside(name: str, values: Sequence[float], others: Sequence[float]) -> str:
     return f"{text} ({found.mean:+.3f}, from {found.low:+.3f} to {found.high:+.3f})"
 
 
-def page(study: Study, cells: Cells, machine: str) -> str:
-    """The study as Markdown."""
-    return "\n".join(_lines(study, cells, machine)) + "\n"
+def page(
+    study: Study, cells: Cells, machine: str, drawn: Mapping[str, Sequence[Drawn]] | None = None
+) -> str:
+    """The study as Markdown, with the pictures of each data set in the folder images."""
+    return "\n".join(_lines(study, cells, machine, drawn or {})) + "\n"
 
 
-def _lines(study: Study, cells: Cells, machine: str) -> Iterator[str]:
+def _lines(
+    study: Study, cells: Cells, machine: str, drawn: Mapping[str, Sequence[Drawn]]
+) -> Iterator[str]:
     seeds = ", ".join(map(str, study.seeds))
     minutes = [each for rows in cells.values() for cell in rows.values() for each in cell.minutes]
     yield f"## {study.title}"
@@ -109,7 +114,7 @@ def _lines(study: Study, cells: Cells, machine: str) -> Iterator[str]:
         yield from target_lines(study, cells)
         yield ""
     for statement, verdict, figures in verdicts(study, cells):
-        yield f"**{statement.text}: {verdict}.** {FIGURES[statement.figure]}, {_claim(statement)}. {figures}."
+        yield f"**{statement.text}: {verdict}.** {_capital(FIGURES[statement.figure])}, {_claim(statement)}. {figures}."
         yield ""
         yield f"    {_command(study, _trained(study, statement))}"
         yield ""
@@ -132,9 +137,18 @@ def _lines(study: Study, cells: Cells, machine: str) -> Iterator[str]:
             yield ""
             yield f"    {_command(study, missing)}"
             yield ""
+        for each in drawn.get(data, []):
+            yield f"![{each.name.replace('_', ' ')}](images/{each.path.name})"
+            yield ""
+            yield f"*{each.caption}.*"
+            yield ""
     yield "The reconstruction is from a drawn z and so, with the KL, a point of distortion and rate; those"
     yield "of different losses do not compare. A row again, on its own: the command with `--rows NAME` and"
     yield "another `--runs-dir`."
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _claim(statement: Statement) -> str:

@@ -2,18 +2,24 @@
 
 import json
 import math
+import re
 import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from data_pipeline.errors import UserError
+from evaluation.figures import LIGHT
+from evaluation.results.folder import Folder
 from launch.ablate.figures import Cell
 from launch.ablate.page import page, write_page
-from launch.ablate.study import Record, Statement, read_study, study_names
+from launch.ablate.pictures import MAKERS, Material
+from launch.ablate.reading import read_study, study_names
+from launch.ablate.study import Record, Statement
 from launch.ablate.targets import MEAN, MISSED, REACHED, UNTRAINED, outcomes
 from launch.ablate.verdict import (
     DEPENDS,
@@ -37,6 +43,7 @@ STUDY = """
 title = "A small study"
 base = "article2018_fc"
 seeds = [1, 2]
+pictures = ["panels", "neighbours", "reconstructions", "samples", "traversals", "rate_distortion"]
 [fixed]
 epochs = 1
 batch_size = 64
@@ -148,6 +155,13 @@ def test_a_study_is_trained_once_and_its_statements_are_judged(
     minutes = sum(sum(figures[name]["minutes"]) for name in ("three", "slow"))
     assert f"The steps of 4 trainings took\n{minutes:.0f} minutes" in content
     assert str(over_seeds(figures["three"]["ssim"])) in content
+    # Pictures are linked, lie beside the page and are small; two rows of one beta give no curve.
+    linked = re.findall(r"\((images/small-digits-(\w+)\.png)\)", content)
+    drawn = ["panels", "neighbours", "reconstructions", "samples", "traversals"]
+    assert [name for _, name in linked] == drawn
+    sizes = [(path.parent / link).stat().st_size for link, _ in linked]
+    assert min(sizes) > 2_000
+    assert max(sizes) < 100_000
     # The figures are those of the runs, as evaluate alone finds them.
     run = next((tmp_path / "runs").glob("*three-seed1"))
     out = tmp_path / "alone"
@@ -262,6 +276,41 @@ def test_at_least_is_judged_by_the_interval_of_the_row_itself() -> None:
     assert judge(above, [0.70, 0.701, 0.702], []) == NOT
 
 
+@pytest.mark.parametrize(
+    ("study", "name", "rows", "labels"),
+    [
+        ("article2018", "latents", ["best", "z2", "z20"], ["10", "2", "20"]),
+        ("article2018", "parameters", ["best", "fc", "fcn"], ["best", "fc", "fcn"]),
+        (
+            "rate_distortion",
+            "rate_distortion",
+            ["beta_05", "beta_1", "beta_4"],
+            ["beta 0.5", "beta 1", "beta 4"],
+        ),
+    ],
+)
+def test_charts_show_the_rows_that_differ_in_one_thing(
+    study: str, name: str, rows: list[str], labels: list[str], tmp_path: Path
+) -> None:
+    figures: dict[str, Any] = {"ssim": [0.6, 0.7], "knn": [0.7, 0.8], "recon": [230.0, 231.0]}
+    cells = {
+        row: Cell(**figures, kl=[5.0 + i, 5.1 + i], parameters=1000 * (i + 1), latents=int(label))
+        if name == "latents"
+        else Cell(**figures, kl=[5.0 + i, 5.1 + i], parameters=1000 * (i + 1), latents=10)
+        for i, (row, label) in enumerate(zip(rows, labels, strict=True))
+    }
+    others = {"mse": Cell(**figures, parameters=5, latents=3)} if name != "rate_distortion" else {}
+    names = {row: row for row in (cells | others)}
+    material = Material(read_study(study), cells | others, Folder(tmp_path), names)
+    ((caption, draw),) = MAKERS[name](material)
+    assert "95 % intervals over the seeds" in caption
+    figure = draw(LIGHT)
+    for axes in figure.axes:
+        assert sorted(text.get_text() for text in axes.texts) == sorted(labels)
+    cells.pop(rows[-1])
+    assert list(MAKERS[name](replace(material, cells=cells, runs=dict.fromkeys(cells, "")))) == []
+
+
 def test_what_is_not_decided_names_the_seeds_that_would_decide() -> None:
     """With that many values of the same mean and spread the verdict falls, with one fewer it does not."""
     lower, others = statement(expect="lower"), [0.67, 0.68, 0.69]
@@ -286,8 +335,8 @@ def test_what_is_not_decided_names_the_seeds_that_would_decide() -> None:
         }
     }
     text = page(study, cells, "A machine.")
-    assert f"all of them): normalised about {count}, at the spread seen here.\n" in text
-    assert "all of them): fcn needs two or more" in text
+    assert f"in `--seeds`): normalised about {count} a row, at the spread seen here.\n" in text
+    assert "in `--seeds`): fcn needs more than one" in text
 
 
 def test_at_most_is_judged_by_the_interval_of_the_row_itself() -> None:
@@ -350,6 +399,7 @@ def test_every_study_that_comes_along_can_be_trained(name: str) -> None:
         ("value = 0.999", "", "at least and at most need a value"),
         ("[[row]]", "[[rows]]", "rows"),
         ("latent_size = 3", "latent = 3", "--latent"),
+        ('"samples"', '"sample"', "pictures must be a list of names out of panels"),
         (
             "latent_size = 3",
             'latent_size = 3\npreset = "record"',
