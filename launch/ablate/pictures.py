@@ -105,8 +105,8 @@ def _panels(of: Material) -> Made:
             panels.append(Panel(method.upper(), shown, f"{axes} 1", f"{axes} 2"))
     first, best = of.rows[0].name, max(of.runs, key=lambda row: _mean(of.cells[row], "knn"))
     for row in dict.fromkeys([first, best]):
-        axes = [f"axis {i} of its {of.cells[row].latents} latents" for i in (1, 2)]
-        panels.append(Panel(f"VAE: {row}", maps[ids[of.runs[row]]][:MOST_POINTS], *axes))
+        own = [f"axis {i} of its {of.cells[row].latents} latents" for i in (1, 2)]
+        panels.append(Panel(f"VAE: {row}", maps[ids[of.runs[row]]][:MOST_POINTS], *own))
     if labels is None:
         return
     labels = labels[:MOST_POINTS]
