@@ -149,14 +149,17 @@ def _legend(figure: Figure, classes: Sequence[str], theme: Theme) -> None:
 
     if not 1 <= len(classes) <= 20:
         return
+    names = wrap(classes)
+    inches = 0.4 + 0.072 * max(map(len, names))  # that a column takes
+    columns = int(np.clip(figure.get_figwidth() / inches, 1, 10))
     handles = [
         Line2D([], [], linestyle="", marker="o", markersize=5.5, color=color, label=name)
-        for name, color in zip(wrap(classes), theme.class_colors(len(classes)), strict=True)
+        for name, color in zip(names, theme.class_colors(len(classes)), strict=True)
     ]
     figure.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=min(len(handles), 10),
+        ncols=min(len(handles), columns),
         handletextpad=0.1,
         columnspacing=1.1,
     )

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from evaluation.figures import DARK, LIGHT, pictures, write_figures
+from evaluation.figures.scatter import Panel, scatter_panels
 from evaluation.files import read_arrays, write_arrays
 from evaluation.results.files import read_results, write_results
 from evaluation.results.folder import Folder
@@ -117,3 +118,15 @@ def test_results_alone_give_the_charts(evaluation_folder: Path, tmp_path: Path) 
 def test_no_results_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="vae-dist evaluate"):
         write_figures(tmp_path)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_legend_of_few_panels_lies_within_the_picture(count: int) -> None:
+    labels = np.arange(200) % 10
+    points = np.random.default_rng(0).normal(size=(200, 2))
+    classes = [f"a long class {code}" for code in range(10)]
+    figure = scatter_panels([Panel("p", points)] * count, labels, classes, theme=LIGHT)
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
