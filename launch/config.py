@@ -22,6 +22,7 @@ import tyro
 
 from data_pipeline.checks import OF_RUN
 from data_pipeline.errors import UserError, nearest
+from launch.complaints import in_plain_words
 from launch.help import show_help
 from launch.processes import may_speak
 from launch.setting_files import preset_path, read_run, read_settings
@@ -248,59 +249,8 @@ def _run_tyro(root: type, argv: list[str], prog: str) -> Any:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UserError(_one_line(complaints.getvalue())) from None
+        raise UserError(in_plain_words(complaints.getvalue())) from None
     if may_speak():  # a setting without effect, which tyro may have made more than once
         for text in dict.fromkeys(str(each.message) for each in told):
             warnings.warn(text, stacklevel=3)
     return parsed
-
-
-_PLAIN = (
-    # "Error parsing run: --epochs must be ..." : the owner's name says nothing to the user.
-    (r"Error parsing [a-z_-]+: (?=--)", ""),
-    (
-        r"Error parsing (\S+): invalid literal for int\(\).*: '(.*)'",
-        r"\1 \2: expected a whole number",
-    ),
-    (
-        r"Error parsing (\S+): could not convert string to float: '(.*)'",
-        r"\1 \2: expected a number",
-    ),
-    (r"Error parsing (\S+): invalid int.*: '(.*)'", r"\1 \2: expected a whole number"),
-    (r"Missing value for argument '(?:[^']*/)?([^']*)'.*", r"\1: expected a value"),
-    (r"Unrecognized options: ", "not understood: "),
-)
-"""What tyro says, as a user should read it."""
-
-
-def _one_line(box: str) -> str:
-    """The sentence inside the box that tyro draws around a complaint, in plain words."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    if "─" not in text:  # the encoding has no box characters: a title, a rule, the text, a rule
-        parts = re.split(r"^ *-{5,} *$", text, flags=re.M)
-        text = parts[1] if len(parts) > 1 else text
-    lines = [line.strip("│╭╮╰╯ ").strip() for line in text.splitlines()]
-    said: list[str] = []
-    for line in lines:
-        if line.startswith("─") or not line:  # borders and rules
-            if said and not line.startswith("─ "):
-                break
-        elif line.startswith("For full helptext"):
-            break
-        else:
-            said.append(line)
-    sentence = " ".join(said)
-    choice = re.match(
-        r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*)\)", sentence
-    )
-    if choice:
-        value, flag, choices = choice.groups()
-        known = re.findall(r"'([^']*)'", choices)
-        return f"{flag} {value}: {nearest(value, known)}"
-    missing = re.match(r"Missing from .*?: (.*)", sentence)
-    if missing:
-        flags = re.findall(r"(--[\w-]+) [A-Z|{}\w]+(?=\s|$)", missing.group(1))  # the last spelling
-        return f"give {', '.join(flags) or missing.group(1)}; --help says what for"
-    for pattern, plain in _PLAIN:
-        sentence = re.sub(rf"^{pattern}", plain, sentence)
-    return sentence

@@ -49,6 +49,22 @@ def preset_path(name: str) -> Path:
     return PRESETS / f"{found}.toml"
 
 
+def read_toml(path: Path, flag: str) -> dict[str, Any]:
+    """What a TOML file holds; `flag` is how the user named it, for messages.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read or is no TOML.
+    """
+    with files_of_user(f"{flag}: cannot be read"):
+        content = path.read_bytes()
+    try:
+        return tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{flag}: not a TOML file: {error}") from error
+
+
 def read_settings(path: Path, flag: str, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Settings of a TOML file, laid over those of its ``base``.
 
@@ -73,12 +89,7 @@ def read_settings(path: Path, flag: str, seen: tuple[Path, ...] = ()) -> dict[st
     if path in seen:
         names = " -> ".join(p.stem for p in (*seen, path))
         raise UserError(f"{flag}: base goes in a circle: {names}")
-    with files_of_user(f"{flag}: cannot be read"):
-        content = path.read_bytes()
-    try:
-        table = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not a TOML file: {error}") from error
+    table = read_toml(path, flag)
     for key, value in table.items():
         if isinstance(value, dict):
             raise UserError(f"{path}: {key} is a table; settings are one flat table")

@@ -19,13 +19,12 @@ from urllib.parse import unquote, urlsplit
 from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.progress import Progress
 from data_pipeline.redact import shown
+from data_pipeline.remote.opening import HTTP, protocol_of
 from data_pipeline.remote.transfer import (
-    HTTP,
     Patience,
     TransferError,
     fetch,
     files_at,
-    protocol_of,
 )
 
 FILES = (".npy", ".npz", ".tar", ".parquet", ".tif", ".tiff", ".zip")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.errors import UserError, files_of_user, nearest
+from data_pipeline.errors import UserError, nearest
 from launch.ablate.study import (
     METHODS,
     OWN,
@@ -21,7 +20,7 @@ from launch.ablate.study import (
     StudyRow,
     preset_settings,
 )
-from launch.setting_files import preset_path
+from launch.setting_files import preset_path, read_toml
 from launch.sweep.trainings import check_training
 
 
@@ -51,12 +50,7 @@ def read_study(name: str) -> Study:
         path = STUDIES / f"{name}.toml"
         if name not in study_names():
             raise UserError(f"--study {name}: no such study; {nearest(name, study_names())}")
-    with files_of_user(f"--study {path}: cannot be read"):
-        content = path.read_bytes()
-    try:
-        table = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"--study {path}: not a TOML file: {error}") from error
+    table = read_toml(path, f"--study {path}")
     try:
         study = _study(path, table)
     except (UserError, TypeError) as error:

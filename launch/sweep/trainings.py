@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipeline.errors import UserError, files_of_user
+from data_pipeline.errors import UserError
 from launch.config import parse
+from launch.setting_files import read_toml
 
 if TYPE_CHECKING:
     from vae_dist.train.settings import Settings
@@ -68,12 +68,7 @@ def read_grid(path: Path, name: str) -> list[Training]:
 
 def read_tables(path: Path) -> dict[str, Any]:
     """The tables of a grid's file: [grid] or [search], and [fixed]."""
-    with files_of_user(f"--grid {path}: cannot be read"):
-        content = path.read_bytes()
-    try:
-        tables = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"--grid {path}: not a TOML file: {error}") from error
+    tables = read_toml(path, f"--grid {path}")
     if odd := sorted(set(tables) - {"grid", "fixed", "search"}):
         raise UserError(f"--grid {path}: {odd[0]} is neither [grid] nor [fixed]")
     return tables

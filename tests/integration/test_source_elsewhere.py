@@ -16,6 +16,7 @@ from launch.cli import main
 from tests.data_folders import drawn, written
 from tests.integration.faulty_server import faulty_server
 from tests.run_folders import write_run
+from tests.s3 import s3_server
 
 RNG = np.random.default_rng(5)
 
@@ -51,26 +52,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bucket(pictures: Path) -> Iterator[str]:
     """A real S3 server (moto's) on 127.0.0.1 that holds them."""
-    server_module = pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
+    pytest.importorskip("moto.server")
     import boto3
 
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("NO_PROXY", "127.0.0.1")
-        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
+    with s3_server() as address:
+        client = boto3.client("s3", endpoint_url=address)
         client.create_bucket(Bucket="raw")
         for path in pictures.rglob("*"):
             if path.is_file():
                 client.upload_file(str(path), "raw", f"sets/{path.relative_to(pictures)}")
         yield "s3://raw/sets"
-    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from data_pipeline.errors import UserError
 from data_pipeline.lock import Owner, is_running, myself
 from data_pipeline.records import parse_json, read_record
-from data_pipeline.remote.transfer import TransferError, protocol_of
+from data_pipeline.remote.opening import protocol_of
+from data_pipeline.remote.transfer import TransferError
 from vae_dist.mirror.store import ONCE, Store
 
 NAME = "lock.json"

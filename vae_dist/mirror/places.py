@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 
 from data_pipeline.redact import shown
-from data_pipeline.remote.transfer import protocol_of
+from data_pipeline.remote.opening import protocol_of
 
 _CHECKPOINT = re.compile(r"(.*?)/(checkpoints(?:/[^/]+)?)")
 

@@ -11,15 +11,13 @@ from typing import Any, TypeVar
 
 from data_pipeline.errors import UserError
 from data_pipeline.redact import shown
+from data_pipeline.remote.opening import missing_library, options, protocol_of
 from data_pipeline.remote.reading import join
 from data_pipeline.remote.transfer import (
     Patience,
     TransferError,
     fetch,
-    missing_library,
-    options,
     persist,
-    protocol_of,
     read_bytes,
 )
 
