@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from launch.ablate.figures import Cell
 from launch.ablate.study import FIGURES, METHODS, Record, Study
 from launch.ablate.verdict import HELD, judge, over_seeds
+from launch.sweep.trainings import flags_of
 
 REACHED, MEAN, MISSED, UNTRAINED = "reached", "by the mean only", "not reached", "not trained"
 
@@ -54,11 +56,15 @@ def _verdict(record: Record, values: list[float]) -> str:
 
 def target_lines(study: Study, cells: Mapping[str, Mapping[str, Cell]]) -> Iterator[str]:
     """The table of records, as Markdown."""
-    yield "| asked for | row | parameters | latents | figure on test | target | | minutes a training, on |"
+    yield "| asked for | row | parameters | latents | figure on test | target | outcome | minutes a training, on |"
     yield "|---|---|---:|---:|---:|---:|---|---|"
     for each in outcomes(study, cells):
         record, cell = each.record, cells[each.data].get(each.record.row, Cell([], []))
-        figure = over_seeds(each.values).text(4) if each.values else ""
+        figure = (
+            over_seeds(each.values).text(2 if "nats" in FIGURES[record.figure] else 4)
+            if each.values
+            else ""
+        )
         words = (
             record.text,
             record.row,
@@ -79,7 +85,9 @@ def target_lines(study: Study, cells: Mapping[str, Mapping[str, Cell]]) -> Itera
     yield f"    vae-dist ablate --study {study.name} --data FOLDER --rows ROW"
     for row in study.rows:
         if row.preset:
-            yield f"    vae-dist train --preset {row.preset} --data FOLDER --name {row.name}"
+            more = {**study.fixed, **row.settings, "seed": study.seeds[0]}
+            flags = shlex.join(flags_of(more))
+            yield f"    vae-dist train --preset {row.preset} {flags} --data FOLDER --name {row.name}"
 
 
 def _words(study: Study, figure: str) -> str:

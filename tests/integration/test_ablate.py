@@ -1,5 +1,6 @@
 """``vae-dist ablate``: rows over seeds, trained once; statements judged; one page."""
 
+import functools
 import json
 import math
 import re
@@ -110,6 +111,8 @@ figure = "nll"
 at_most = 84.5
 """
 
+known = functools.cache(read_study)
+
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -216,7 +219,7 @@ def test_records_are_held_against_their_targets(
     assert f"| small | {figures['small']['parameters']:,} | 3 | {shown} | at least 0.05 |" in line
     assert line.endswith("CPU cores |")
     assert "(4 samples, the first 60 test images)" in content
-    assert "vae-dist train --preset article2018_fc --data FOLDER --name small\n" in content
+    assert "--latent-size 3 --seed 1 --data FOLDER --name small\n" in content
     # The figure is that of evaluate, and the bound is closer than the ELBO.
     run = next((tmp_path / "runs").glob("*small-seed1"))
     alone = ["evaluate", "--runs", str(run), "--data", str(tmp_path / "data"), "--methods", "vae"]
@@ -228,7 +231,7 @@ def test_records_are_held_against_their_targets(
 
 
 def test_a_target_within_the_interval_is_reached_by_the_mean_only() -> None:
-    study = read_study("article2018")
+    study = known("article2018")
     records = [
         Record(text="t", row="best", figure="knn", at_least=0.8),
         Record(text="t", row="best", figure="recon", at_most=219.0),
@@ -301,7 +304,7 @@ def test_charts_show_the_rows_that_differ_in_one_thing(
     }
     others = {"mse": Cell(**figures, parameters=5, latents=3)} if name != "rate_distortion" else {}
     names = {row: row for row in (cells | others)}
-    material = Material(read_study(study), cells | others, Folder(tmp_path), names)
+    material = Material(known(study), cells | others, Folder(tmp_path), names)
     ((caption, draw),) = MAKERS[name](material)
     assert "95 % intervals over the seeds" in caption
     figure = draw(LIGHT)
@@ -326,7 +329,7 @@ def test_what_is_not_decided_names_the_seeds_that_would_decide() -> None:
     assert judge(lower, like(0.67, count), like(0.68, count)) == HELD
     assert judge(lower, like(0.67, count - 1), like(0.68, count - 1)) == OPEN
     assert seeds_needed(lower, [0.6, 0.7, 0.8], [0.6, 0.7, 0.8001]) is None
-    study = read_study("article2018")
+    study = known("article2018")
     cells = {
         "fmnist": {
             "best": Cell(others, others),
@@ -348,7 +351,7 @@ def test_at_most_is_judged_by_the_interval_of_the_row_itself() -> None:
 
 def test_a_page_names_what_was_not_trained() -> None:
     """A verdict on some of a statement's rows does not pass for one on all."""
-    study = read_study("article2018")
+    study = known("article2018")
     cells = {
         "fmnist": {"best": Cell([0.67, 0.671], [0.8, 0.81]), "z20": Cell([0.67, 0.672], [0.8])}
     }
@@ -382,7 +385,7 @@ def test_verdicts_of_several_sets_come_together() -> None:
 @pytest.mark.parametrize("name", study_names())
 def test_every_study_that_comes_along_can_be_trained(name: str) -> None:
     """Its rows are what train takes (`read_study` parses each); statements and records name rows."""
-    study = read_study(name)
+    study = known(name)
     assert len(study.rows) > 3
     assert len(study.seeds) >= 3
     assert len(study.statements) + len(study.records) > 3
