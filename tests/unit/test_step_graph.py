@@ -8,6 +8,7 @@ import torch
 
 from tests.unit.test_step import LOSSES, batch, make
 from vae_dist.losses import LossConfig
+from vae_dist.models.config import ModelConfig
 from vae_dist.train.accelerator import PrecisionConfig
 from vae_dist.train.graph import StepGraphs, why_not
 from vae_dist.train.settings import RunConfig, Settings
@@ -102,7 +103,8 @@ GPU = torch.device("cuda", 0)
     ],
 )
 def test_where_there_are_no_graphs_the_reason_is_said(settings, world, device, reason):
-    found = why_not(Settings(**settings), world, device)
+    model = ModelConfig(model_type="fc_conv")
+    found = why_not(Settings(model=model, **settings), world, device)
     assert found is None if reason is None else reason in found
 
 
