@@ -59,14 +59,16 @@ def test_a_killed_training_goes_on_from_the_store_bit_for_bit(
     deleted; the resume fetches the checkpoint before, through errors, and ends with the weights,
     records and TensorBoard of the undisturbed run."""
     data = str(written(tmp_path / "data", digits()).path)
-    whole = {**SETTINGS, "data": data, "runs_dir": tmp_path / "runs", "name": "whole"}
+    # Slow steps: the training must not have ended when its second copy begins.
+    slow = {**SETTINGS, "epochs": 6, "importance_samples": 40}
+    whole = {**slow, "data": data, "runs_dir": tmp_path / "runs", "name": "whole"}
     assert main(["train", *flags(whole)]) == 0
-    there = {**SETTINGS, "data": data, "runs_dir": "s3://runs/all", "name": "killed"}
+    there = {**slow, "data": data, "runs_dir": "s3://runs/all", "name": "killed"}
     there |= {"mirror_every": 1, "resume": "auto"}
     server.faults = [
         ("PUT", "lock.json", 500),
         ("PUT", "/model", 500),
-        ("PUT", "step-000000[1-9]5/trainer", "hold"),  # no end of an epoch of 24 steps
+        ("PUT", "step-00000(0[1-9]|1.)5/trainer", "hold"),  # no end of an epoch of 24 steps
     ]
     words = [sys.executable, str(TRAIN), *flags(there)]
     process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL)
