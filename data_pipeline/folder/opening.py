@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -147,10 +148,12 @@ class DataFolder:
         arrays = []
         parts = parts or [slice(None)] * len(blocks)
         wanted: Sequence[Box | None] = boxes or [None] * len(blocks)
-        for (shard, number), part, box in zip(blocks, parts, wanted, strict=True):
+        every = zip(blocks, parts, wanted, strict=True)
+        for shard, those in itertools.groupby(every, lambda one: one[0][0]):
             with open_shard(self.location(shard), shard, self.config) as file:
-                content = self._block_bytes(file, shard, number)
-            arrays.append(self._block(content, shard, number, part, box))
+                for (_, number), part, box in those:
+                    content = self._block_bytes(file, shard, number)
+                    arrays.append(self._block(content, shard, number, part, box))
         return arrays
 
     def _bring(self, shards: Sequence[Shard]) -> None:

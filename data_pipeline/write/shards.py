@@ -84,7 +84,8 @@ class WritingTask:
             file.flush()
             shard = _described(file, job.name, len(job.rows), offsets)
         record = {"shard": dataclasses.asdict(shard), "sums": sums.record()}
-        with whole_file(self._record(job), self.scratch) as file:
+        # Not flushed: of a record that a power cut damaged the shard is written again.
+        with whole_file(self._record(job), self.scratch, durable=False) as file:
             file.write(json.dumps(record).encode())
         return record
 

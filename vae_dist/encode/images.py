@@ -60,8 +60,11 @@ class FolderRows(Rows):
 
     def blocks(self, piece: Piece) -> Iterator[Chunk]:
         shard = self.data.manifest.splits[piece.split].shards[piece.number]
-        for number in range(len(shard.offsets) - 1):
-            for images, labels, index in self.data.read_blocks([(shard, number)]):
+        count = max(1, BLOCK_BYTES * (len(shard.offsets) - 1) // shard.bytes)
+        numbers = range(len(shard.offsets) - 1)
+        for first in numbers[::count]:
+            blocks = [(shard, number) for number in numbers[first : first + count]]
+            for images, labels, index in self.data.read_blocks(blocks):
                 yield Chunk(images, labels, index)
 
 

@@ -17,15 +17,11 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.errors import UserError, files_of_user
-from data_pipeline.load.prefetch import prefetch
 from data_pipeline.order import World
 from data_pipeline.progress import Progress
 from data_pipeline.write.building import building_site, site_of
 from vae_dist.encode.outputs import Columns, Output
 from vae_dist.encode.rows import Chunk, Piece, Rows
-
-AHEAD = 4
-"""Chunks that are read while others are computed."""
 
 Compute = Callable[[Chunk], Columns]
 
@@ -119,7 +115,9 @@ class Job:
         columns: list[Columns] = []
         with ThreadPoolExecutor(1, "write") as writer:  # while the next piece is computed
             writing: Future[None] | None = None
-            for piece, chunk in prefetch(self._chunks(missing), AHEAD):
+            # Read here, not ahead in a thread: both would wait for Python's lock, and torch's own
+            # threads for the core that reading takes.
+            for piece, chunk in self._chunks(missing):
                 if chunk is not None:
                     columns.append(self.compute(chunk))
                     done += len(chunk)

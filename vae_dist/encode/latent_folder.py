@@ -36,7 +36,7 @@ from vae_dist.encode.outputs import Columns, Output
 from vae_dist.encode.rows import Piece, Rows
 
 LATENTS = Values("float32", None)
-BLOCK_ROWS, BLOCK_BYTES = 1024, 1 << 18
+BLOCK_ROWS, BLOCK_BYTES = 4096, 1 << 18
 """Latents are small: blocks of 256, as of images, would be little more than their headers."""
 SPLITS = ("train", "val", "test")
 
