@@ -125,19 +125,17 @@ def carry_out(path: Path, share: ShareConfig, make: Callable[[Run, Progress], Jo
     processes = join()
     check_accelerate(os.environ)
     import torch
-    from accelerate import PartialState
 
     from data_pipeline.order import World
     from vae_dist.encode.job import Share
     from vae_dist.memory.allocator import keep_freed_memory
     from vae_dist.run.load import load_run
-    from vae_dist.train.accelerator import told_what_is_awaited
+    from vae_dist.train.accelerator import join_processes
 
     started = time.perf_counter()
     cpu = share.device == "cpu"
     check_device(processes, os.environ, 0 if cpu else torch.cuda.device_count())
-    with told_what_is_awaited():
-        state = PartialState(cpu=cpu)
+    state = join_processes(cpu)
     try:
         device = str(state.device) if share.device == "auto" else share.device
         run = load_run(path, device, share.which, allow_code=share.allow_code)

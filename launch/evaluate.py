@@ -63,14 +63,12 @@ def main(argv: Sequence[str]) -> int:
         check_pyarrow(output.atlas)
     check_accelerate(os.environ)
     import torch
-    from accelerate import PartialState
 
     check_device(processes, os.environ, 0 if output.cpu else torch.cuda.device_count())
     from data_pipeline.order import World
-    from vae_dist.train.accelerator import told_what_is_awaited
+    from vae_dist.train.accelerator import join_processes
 
-    with told_what_is_awaited():
-        state = PartialState(cpu=output.cpu)
+    state = join_processes(output.cpu)
     tell = Progress(sys.stderr) if state.is_main_process else _silent
     try:
         results = evaluate(

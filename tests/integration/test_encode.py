@@ -142,6 +142,7 @@ def test_tasks_of_an_array_under_torchrun(run: Run, data: DataFolder, tmp_path: 
         words += ["--out", tmp_path / "many.npz", "--part", part]
         done = torchrun(2, ROOT / "launch" / "encode.py", *words)
         assert done.returncode == 0, done.stderr
+        assert "on 2 process(es)" in done.stderr
     assert (tmp_path / "many.npz").read_bytes() == (tmp_path / "one.npz").read_bytes()
 
 

@@ -22,7 +22,7 @@ from data_pipeline.checks import Above, check_fields
 from data_pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
 
 NCCL_GRACE = 60.0
 """Seconds that NCCL waits longer than the trainer's own gloo group: NCCL ends the process in the
@@ -130,6 +130,21 @@ def make_accelerator(config: PrecisionConfig, run_dir: Path, trackers: list[str]
             f"the processes of this run do not find each other ({' '.join(str(error).split())[:200]}"
             "); Fix: look at MASTER_ADDR and MASTER_PORT, and whether all processes have started"
         ) from error
+
+
+def join_processes(cpu: bool) -> PartialState:
+    """The processes that a launcher started, one world also where there is no GPU.
+
+    Parameters
+    ----------
+    cpu : bool
+        Leave GPUs alone. Where there are none this is so anyway, which Accelerate has to be told:
+        it would take each process for the only one.
+    """
+    from accelerate import PartialState
+
+    with told_what_is_awaited():
+        return PartialState(cpu=cpu or not torch.cuda.is_available())
 
 
 @contextlib.contextmanager
