@@ -7,21 +7,18 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Annotated, Any
 
-import torch
-
 from benchmarks.contenders import LATENTS, LOOPS
 from benchmarks.cost_model import cpu_step_seconds, fixed_and_each
+from benchmarks.machine import describe_machine, usable_cores
 from data_pipeline.checks import Above, AtLeast, OneOf, check_fields
 from data_pipeline.errors import UserError
 
@@ -282,34 +279,3 @@ def _train_on(config: TrainBenchConfig, model: str, processes: int) -> dict[str,
 def _path() -> str:
     """This checkout first, then what is on the path already."""
     return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def describe_machine(threads: int) -> dict[str, Any]:
-    """What was measured on."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            s.split(":", 1)[1].strip() for s in info.read_text().splitlines() if "model name" in s
-        ]
-        cpu = names[0] if names else cpu
-    versions = {}
-    for library in ("torch", "accelerate", "pythae", "lightning"):
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "versions": versions,
-        "date": time.strftime("%Y-%m-%d"),
-    }

@@ -14,7 +14,8 @@ from data_pipeline.sources import SourceConfig, load_source
 from data_pipeline.sources.base import OF_USER
 from data_pipeline.sources.elsewhere import name_of
 from data_pipeline.write.config import PrepareConfig
-from data_pipeline.write.folder import check_place, write_folder
+from data_pipeline.write.destination import check_place
+from data_pipeline.write.folder import write_folder
 from launch.config import parse
 from launch.processes import is_first
 from launch.progress import make_progress

@@ -14,13 +14,8 @@ import numpy as np
 from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError
 from data_pipeline.folder.encoded import Box
-from data_pipeline.folder.manifest import (
-    MANIFEST_NAME,
-    MAX_MANIFEST_BYTES,
-    Manifest,
-    Shard,
-    parse_manifest,
-)
+from data_pipeline.folder.manifest import MANIFEST_NAME, Manifest, Shard
+from data_pipeline.folder.manifest_file import MAX_MANIFEST_BYTES, parse_manifest
 from data_pipeline.folder.tars import read_block
 from data_pipeline.load.config import LoaderConfig
 from data_pipeline.redact import is_shown
@@ -148,10 +143,10 @@ class DataFolder:
         arrays = []
         parts = parts or [slice(None)] * len(blocks)
         wanted: Sequence[Box | None] = boxes or [None] * len(blocks)
-        every = zip(blocks, parts, wanted, strict=True)
-        for shard, those in itertools.groupby(every, lambda one: one[0][0]):
+        reads = zip(blocks, parts, wanted, strict=True)
+        for shard, of_shard in itertools.groupby(reads, lambda read: read[0][0]):
             with open_shard(self.location(shard), shard, self.config) as file:
-                for (_, number), part, box in those:
+                for (_, number), part, box in of_shard:
                     content = self._block_bytes(file, shard, number)
                     arrays.append(self._block(content, shard, number, part, box))
         return arrays

@@ -9,7 +9,8 @@ import numpy as np
 
 from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder, open_data
-from data_pipeline.folder.manifest import faults_of, wids_indexes
+from data_pipeline.folder.manifest_file import faults_of
+from data_pipeline.folder.wids import wids_indexes
 from data_pipeline.load.config import LoaderConfig
 from data_pipeline.order import World
 from data_pipeline.redact import scrub

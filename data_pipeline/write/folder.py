@@ -7,7 +7,6 @@ import errno
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,18 +21,13 @@ from data_pipeline.folder.manifest import (
     MANIFEST_NAME,
     MANIFEST_VERSION,
     NAMES_NAME,
-    PICTURE_NAME,
     Manifest,
     Shard,
     Split,
-    dump_manifest,
-    fingerprint_of,
-    parse_manifest,
-    sealed,
-    wids_indexes,
 )
+from data_pipeline.folder.manifest_file import dump_manifest, fingerprint_of, sealed
+from data_pipeline.folder.wids import wids_indexes
 from data_pipeline.redact import scrubbed
-from data_pipeline.remote.reading import RemoteConfig, read_small
 from data_pipeline.values import Values
 from data_pipeline.write.building import (
     building_site,
@@ -41,6 +35,7 @@ from data_pipeline.write.building import (
     restore,
     site_of,
 )
+from data_pipeline.write.destination import check_place, free_words, present_in
 from data_pipeline.write.shards import Job, Source, Sums, WritingTask, write_all
 from data_pipeline.write.splits import fold_rows
 
@@ -87,11 +82,11 @@ def write_folder(
         "samples_per_shard": samples_per_shard,
     }
     key = _key(source, settings, image_shape)
-    present = _present(out, key, config)
+    present = present_in(out, key, config)
     if present is not None and not site_of(out).exists():  # else clear it: a kill left it there
         return present
     with files_of_user(f"--out {asked}: cannot be written"), building_site(out) as partial:
-        present = _present(out, key, config)
+        present = present_in(out, key, config)
         if present is not None:  # another process wrote it meanwhile
             return present
         build = partial / f"build-{key[:16]}"
@@ -116,55 +111,10 @@ def write_folder(
             restore(out, partial)
             shutil.rmtree(partial, ignore_errors=True)
             raise UserError(
-                f"{asked}: could not be written ({reason_of(error)}); {_free(out.parent)}"
+                f"{asked}: could not be written ({reason_of(error)}); {free_words(out.parent)}"
                 "nothing was left behind"
             ) from error
     return manifest
-
-
-def check_place(asked: Path) -> Path:
-    """Refuse a folder that cannot be put in its place by one rename.
-
-    Parameters
-    ----------
-    asked : Path
-        The folder that is to be written.
-
-    Returns
-    -------
-    Path
-        Where it will lie: what a link points to, not the link.
-
-    Raises
-    ------
-    UserError
-        If it is a file, a mount point, or the current folder lies in it.
-    """
-    out = Path(os.path.realpath(asked))
-    current = Path(os.path.realpath(os.curdir))
-    if out == current or out in current.parents:
-        raise UserError(
-            f"--out {asked}: the current folder lies in it and would be exchanged; "
-            "choose a folder inside, or run from elsewhere"
-        )
-    with files_of_user(f"--out {asked}: cannot be used"):
-        if os.path.islink(out):
-            raise UserError(f"--out {asked}: a link that leads in a circle")
-        if os.path.lexists(out) and os.path.ismount(out):
-            raise UserError(
-                f"--out {asked}: a mount point, which cannot be exchanged; choose a folder inside, "
-                f"as in {asked / 'data'}"
-            )
-        if out.exists() and not out.is_dir():
-            raise UserError(f"--out {asked}: is a file; choose a folder")
-    return out
-
-
-def _free(folder: Path) -> str:
-    try:
-        return f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB are free there; "
-    except OSError:
-        return ""
 
 
 def _names(source: Source) -> dict[str, str]:
@@ -269,38 +219,6 @@ def _key(source: Source, settings: dict[str, Any], shape: tuple[int, int, int]) 
         if type(arrays.images) is np.ndarray:  # in memory; what is read lazily has provenance
             digest.update(np.ascontiguousarray(arrays.images).data)
     return digest.hexdigest()
-
-
-def _present(out: Path, key: str, config: PrepareConfig) -> Manifest | None:
-    """What lies in the folder already, if it is just what would be written."""
-    path = out / MANIFEST_NAME
-    other = "choose another --out"
-    with files_of_user(f"--out {out}: cannot be read", other):
-        names = sorted(os.listdir(out)) if out.exists() else []
-    if MANIFEST_NAME not in names:
-        if names:
-            raise UserError(f"{out}: exists and is not a data folder; {other}")
-        return None
-    try:
-        manifest = parse_manifest(read_small(str(path), RemoteConfig()), str(path))
-    except UserError as error:
-        raise UserError(f"{error}; or {other}, or remove the folder") from error
-    if manifest.provenance.get("key") == key:
-        return manifest
-    if not config.overwrite:
-        raise UserError(
-            f"{out}: holds {manifest.name}, written from other images or with other "
-            f"settings; {other}, or pass --overwrite True"
-        )
-    ours = {MANIFEST_NAME, PICTURE_NAME, NAMES_NAME, *wids_indexes(manifest)}
-    ours |= {shard.name for split in manifest.splits.values() for shard in split.shards}
-    strange = [name for name in names if name not in ours]
-    if strange:
-        raise UserError(
-            f"{out}: holds {strange[0]!r} and {len(strange) - 1} more files that vae-dist did not "
-            f"write, which --overwrite would delete; move them, or {other}"
-        )
-    return None
 
 
 def _write_shards(

@@ -180,8 +180,10 @@ def _evaluate(study: Study, sets: Any, trainings: Any, config: AblateConfig) -> 
 
 def _machine() -> str:
     """Where and with what the figures were made, in a sentence."""
-    torch = importlib.metadata.version("torch")
+    import torch
+
+    gpu = f" and {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return (
-        f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, "
-        f"torch {torch}, {time.strftime('%d %B %Y')}."
+        f"{os.cpu_count()} cores ({platform.machine()}){gpu}, Python {platform.python_version()}, "
+        f"torch {importlib.metadata.version('torch')}, {time.strftime('%d %B %Y')}."
     )

@@ -149,7 +149,7 @@ def repair_shards(folder: Path) -> None:
 
 def repair_manifest(folder: Path) -> None:
     """Make the manifest's checksum right, where its structure lets one be made."""
-    from data_pipeline.folder.manifest import checksum_of
+    from data_pipeline.folder.manifest_file import checksum_of
 
     path = folder / "data" / "manifest.json"
     with contextlib.suppress(ValueError, RecursionError):

@@ -213,7 +213,7 @@ def test_two_processes_encode_the_same_latents(tmp_path, data, runs):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = ["--data", data.path, "--runs", str(runs[0]), "--methods", "vae", "--backend", "cpu"]
     words += ["--report", "False", "--json", "True"]
-    if torch.cuda.is_available():  # elsewhere nobody says it, and all are one world as well
+    if torch.cuda.is_available():  # without one they are one world unasked
         words += ["--cpu", "True"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     folders = []

@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_pipeline.errors import UserError
 from data_pipeline.folder import open_data
-from data_pipeline.folder.manifest import checksum_of
+from data_pipeline.folder.manifest_file import checksum_of
 from data_pipeline.folder.tars import npy_bytes, read_block
 from data_pipeline.folder.verify import find_bad_shards, verify
 from data_pipeline.load.config import LoaderConfig

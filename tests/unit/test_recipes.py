@@ -135,7 +135,7 @@ def test_preset_is_a_whole_run(name):
         "train", [TrainingDataConfig, ModeConfig, *owners], ["--preset", name]
     )
     assert run.name == name
-    assert where.dataset in ("digits", "fmnist", "mnist")
+    assert where.dataset in ("digits", "fmnist")
     assert "--preset" in "".join(line for line in head if line.startswith("#"))
     assert any(line.startswith("# Expect: ") for line in head)
 

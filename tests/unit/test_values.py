@@ -10,7 +10,7 @@ from data_pipeline.batch import Arrays
 from data_pipeline.errors import UserError
 from data_pipeline.folder import open_data
 from data_pipeline.folder.describe import inspect, write_picture
-from data_pipeline.folder.manifest import dump_manifest, parse_manifest
+from data_pipeline.folder.manifest_file import dump_manifest, parse_manifest
 from data_pipeline.folder.verify import verify
 from data_pipeline.load.config import LoaderConfig
 from data_pipeline.load.loader import make_loader

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.errors import UserError
-from data_pipeline.folder.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, NAMES_NAME
+from data_pipeline.folder.manifest import MANIFEST_NAME, NAMES_NAME
+from data_pipeline.folder.manifest_file import MAX_MANIFEST_BYTES
 from data_pipeline.folder.opening import DataFolder, open_data
 from data_pipeline.load.config import LoaderConfig
 from data_pipeline.progress import Progress
@@ -60,8 +61,9 @@ class FolderRows(Rows):
 
     def blocks(self, piece: Piece) -> Iterator[Chunk]:
         shard = self.data.manifest.splits[piece.split].shards[piece.number]
-        count = max(1, BLOCK_BYTES * (len(shard.offsets) - 1) // shard.bytes)
         numbers = range(len(shard.offsets) - 1)
+        # Together, by one opening of the shard, as many as make BLOCK_BYTES.
+        count = max(1, BLOCK_BYTES * len(numbers) // shard.bytes)
         for first in numbers[::count]:
             blocks = [(shard, number) for number in numbers[first : first + count]]
             for images, labels, index in self.data.read_blocks(blocks):

@@ -22,12 +22,14 @@ from data_pipeline.folder.manifest import (
     Manifest,
     Shard,
     Split,
+)
+from data_pipeline.folder.manifest_file import (
     dump_manifest,
     fingerprint_of,
     parse_manifest,
     sealed,
-    wids_indexes,
 )
+from data_pipeline.folder.wids import wids_indexes
 from data_pipeline.sources import SourceData
 from data_pipeline.values import Values
 from data_pipeline.write.building import publish
