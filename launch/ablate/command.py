@@ -143,8 +143,10 @@ def _evaluate(study: Study, sets: Any, trainings: Any, config: AblateConfig) -> 
                 drawn[data.name] = draw_pictures(
                     study, data.name, cells[data.name], done, config.runs_dir, images
                 )
-    if not cells:
-        raise UserError(f"--runs-dir {config.runs_dir}: no training of {study.name} is done there")
+    if not any(cells.values()):
+        raise UserError(
+            f"--runs-dir {config.runs_dir}: no training of {study.name} there is done and can be read"
+        )
     found = verdicts(study, cells)
     if config.write is not None:
         write_page(config.write, study.name, page(study, cells, _machine(), drawn))

@@ -228,6 +228,13 @@ def test_records_are_held_against_their_targets(
     rows = json.loads((tmp_path / "alone" / "results.json").read_text())["rows"]
     wanted = {"metric": "knn_all_test_accuracy", "k": 5, "weights": "uniform"}
     assert [row["value"] for row in rows if wanted.items() <= row.items()] == reached["values"][:1]
+    # Runs that are done and cannot be read leave the page as it was.
+    for trainer in (tmp_path / "runs").glob("*/checkpoints/step-*/trainer.pt"):
+        trainer.unlink()
+    capsys.readouterr()
+    assert main([*words, "--train", "False"]) == 2
+    assert "is done and can be read" in capsys.readouterr().err
+    assert path.read_text() == content
 
 
 def test_a_target_within_the_interval_is_reached_by_the_mean_only() -> None:
