@@ -91,14 +91,29 @@ def encode_part(
 def _measure(
     run: Run, pixels: np.ndarray, classes: np.ndarray, seed: int, nll_samples: int
 ) -> dict[str, np.ndarray]:
-    """Latents and figures of a chunk of test images."""
+    """Latents and figures of a chunk of test images, as many at once as the device likes."""
+    noise = draw.noise(len(pixels), max(1, nll_samples), run.latent_size, seed, run.device)
+    size = draw.at_once(run.image_shape, run.device)
+    found: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(pixels), size):
+        part = slice(start, start + size)
+        images = run.values.to_float(torch.from_numpy(pixels[part]).to(run.device))
+        labels = torch.from_numpy(classes[part]).to(run.device)
+        for name, values in _figures(run, images, labels, noise[part], nll_samples).items():
+            found.setdefault(name, []).append(_host(values))
+    return {name: np.concatenate(values) for name, values in found.items()}
+
+
+def _figures(
+    run: Run, images: Tensor, labels: Tensor, noise: Tensor, nll_samples: int
+) -> dict[str, Tensor]:
+    """Latents and figures of images, which are encoded once."""
     objective = run.objective
-    images = run.values.to_float(torch.from_numpy(pixels).to(run.device))
-    labels = torch.from_numpy(classes).to(run.device)
-    mu, logvar = objective.model.encode(images, None)
-    noise = draw.noise(len(images), max(1, nll_samples), run.latent_size, seed, run.device)
-    terms = objective(images, noise[:, :1], labels)
-    mean = objective(images, None, labels)
+    mu, logvar = posterior = objective.model.encode(images, None)
+    if objective.model.num_classes:  # the figures of a conditional model are those with labels
+        posterior = objective.model.encode(images, labels)
+    terms = objective(images, noise[:, :1], labels, posterior=posterior)
+    mean = objective(images, None, labels, posterior=posterior)
     picture = objective.mean_image(mean.logits)
     found = {
         "mu": mu,
@@ -115,10 +130,11 @@ def _measure(
     }
     if nll_samples:
         # Images that are decoded at once: large ones one sample at a time.
-        at_once = max(1, min(8, 2**23 // (len(images) * math.prod(run.image_shape))))
-        nll = metrics.iw_nll(objective, images, noise.split(at_once, dim=1), labels)
+        pixels = draw.pixels_at_once(run.device)
+        at_once = max(1, min(8, pixels // (len(images) * math.prod(run.image_shape))))
+        nll = metrics.iw_nll(objective, images, noise.split(at_once, dim=1), labels, posterior)
         found["nll"] = nll.float()
-    return {name: _host(values) for name, values in found.items()}
+    return found
 
 
 def check_fit(run: Run, shape: tuple[int, ...]) -> None:

@@ -14,6 +14,9 @@ from data_pipeline.order import derive_seed
 from vae_dist.objective import Objective
 
 CHUNK, CHUNK_PIXELS = 500, 1 << 23
+CPU_PIXELS = 1 << 18
+"""As many values pass through a convolutional network from a CPU's cache: at 128 pixels and width
+16, 2**23 at once take three times as long an image."""
 
 
 def chunk_size(image_shape: tuple[int, ...]) -> int:
@@ -23,6 +26,16 @@ def chunk_size(image_shape: tuple[int, ...]) -> int:
     kind, whatever else is asked for in the same call.
     """
     return max(1, min(CHUNK, CHUNK_PIXELS // math.prod(image_shape)))
+
+
+def at_once(image_shape: tuple[int, ...], device: torch.device) -> int:
+    """Images of a chunk that a model is given at once: on a CPU as many as its cache takes."""
+    return min(chunk_size(image_shape), max(1, pixels_at_once(device) // math.prod(image_shape)))
+
+
+def pixels_at_once(device: torch.device) -> int:
+    """Values of images that a model on this device is given at once."""
+    return CPU_PIXELS if device.type == "cpu" else CHUNK_PIXELS
 
 
 def images_of(objective: Objective, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -42,7 +55,8 @@ def images_of(objective: Objective, z: Tensor, labels: Tensor | None = None) -> 
     Tensor
         (..., C, H, W), float32 in [0, 1].
     """
-    model, size = objective.model, chunk_size(objective.model.image_shape)
+    model = objective.model
+    size = at_once(model.image_shape, z.device)
     rows = z.flatten(0, -2).split(size)
     flat = None if labels is None else labels.expand(z.shape[:-1]).flatten().split(size)
     parts = [
@@ -54,7 +68,7 @@ def images_of(objective: Objective, z: Tensor, labels: Tensor | None = None) -> 
 
 def means(objective: Objective, images: Tensor, labels: Tensor) -> Tensor:
     """mu (n, z) of images (n, C, H, W) in [0, 1], a chunk at a time; labels are (n,)."""
-    size = chunk_size(objective.model.image_shape)
+    size = at_once(objective.model.image_shape, images.device)
     pairs = zip(images.split(size), labels.split(size), strict=True)
     return torch.cat([objective.model.encode(*pair)[0] for pair in pairs])
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from data_pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from vae_dist.objective import Objective
+    from vae_dist.objective import Objective, Posterior
 
 C1, C2 = 0.01**2, 0.03**2
 
@@ -111,6 +111,7 @@ def iw_nll(
     images: Tensor,
     noise: Iterable[Tensor],
     labels: Tensor | None = None,
+    posterior: Posterior | None = None,
 ) -> Tensor:
     """Importance-weighted negative log-likelihood of each image (n,), in nats.
 
@@ -125,10 +126,15 @@ def iw_nll(
         Parts (n, k, z) of the standard normal noise; their k add up to the samples an image.
     labels : Tensor, optional
         (n,), for a conditional model: the figure is then -log p(x | label).
+    posterior : pair of Tensor, optional
+        mu and logvar of the images, where they were encoded before.
     """
+    posterior = posterior or objective.model.encode(images, labels)
     total, samples = None, 0
     for part in noise:
-        weights = torch.logsumexp(objective.log_weights(images, part, labels).double(), dim=1)
+        weights = torch.logsumexp(
+            objective.log_weights(images, part, labels, posterior).double(), dim=1
+        )
         total = weights if total is None else torch.logaddexp(total, weights)
         samples += part.shape[1]
     if total is None:

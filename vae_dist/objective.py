@@ -24,6 +24,9 @@ from vae_dist.losses import (
 from vae_dist.models import VAEModel
 from vae_dist.priors import build_prior
 
+Posterior = tuple[Tensor, Tensor]
+"""mu and logvar (n, z) of q(z|x)."""
+
 
 class Terms(NamedTuple):
     """What a forward pass gives of each image; fp32, but for the logits under autocast.
@@ -86,6 +89,7 @@ class Objective(nn.Module):
         labels: Tensor | None = None,
         value: bool = True,
         targets: Tensor | None = None,
+        posterior: Posterior | None = None,
     ) -> Terms:
         """Loss terms of each image, fp32 under any autocast, without weights or free bits.
 
@@ -103,13 +107,17 @@ class Objective(nn.Module):
             for bit. The terms' values may then be others, which are finite where they should be.
         targets : Tensor, optional
             (n, C, H, W), what is reconstructed in the place of the images themselves.
+        posterior : pair of Tensor, optional
+            mu and logvar, (n, z) each, of images that were encoded before.
 
         Returns
         -------
         Terms
         """
         value = value or not self.gradient_suffices
-        mu, logvar, z, kl_dim, logits, nats = self._draw(images, noise, labels, value, targets)
+        mu, logvar, z, kl_dim, logits, nats = self._draw(
+            images, noise, labels, value, targets, posterior
+        )
         with _wide(images):
             standard, ratio = self.config.prior == "standard", None
             if noise is not None and not (standard and self._elbo):
@@ -176,9 +184,15 @@ class Objective(nn.Module):
             kl = terms.kl_dim.clamp(min=self.config.free_bits).sum(1)
         return _weighted(terms.recon, recon_weight) + _weighted(kl, beta * kl_weight)
 
-    def log_weights(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+    def log_weights(
+        self,
+        images: Tensor,
+        noise: Tensor,
+        labels: Tensor | None = None,
+        posterior: Posterior | None = None,
+    ) -> Tensor:
         """Log importance weights (n, K): log p(x|z) + log p(z) - log q(z|x), fp32."""
-        mu, logvar, z, _, _, nats = self._draw(images, noise, labels)
+        mu, logvar, z, _, _, nats = self._draw(images, noise, labels, posterior=posterior)
         with _wide(images):
             return -nats - self._log_ratio(mu, logvar, z)
 
@@ -189,9 +203,10 @@ class Objective(nn.Module):
         labels: Tensor | None,
         value: bool = True,
         targets: Tensor | None = None,
+        posterior: Posterior | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """mu, logvar, samples z (n, K, z), KL by latent, first logits, reconstruction (n, K)."""
-        mu, logvar = self.model.encode(images, labels)
+        mu, logvar = posterior or self.model.encode(images, labels)
         with _wide(images):
             if noise is None:
                 z, kl_dim = mu[:, None], kl_standard(mu, logvar, value)

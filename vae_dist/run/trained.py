@@ -15,7 +15,6 @@ from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
 from data_pipeline.values import Values
 from vae_dist import draw
-from vae_dist.draw import chunk_size
 from vae_dist.objective import Objective
 from vae_dist.run.data import check_data
 
@@ -225,7 +224,7 @@ class Run:
     def _chunks(
         self, values: np.ndarray | Tensor, labels: np.ndarray | Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        size = chunk_size(self.image_shape)
+        size = draw.at_once(self.image_shape, self.device)
         for start in range(0, max(1, len(values)), size):
             part = slice(start, start + size)
             y = None if labels is None else self._here(labels[part]).long()
