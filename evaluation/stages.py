@@ -39,7 +39,8 @@ class Stages:
         Where the stages compute, for memory.
     tell : callable
         Given a line that ends with "…" when a stage begins, and the same line with its seconds
-        when it ends: "[4/11] fitting PCA … 1.4 s".
+        when it ends: "[4/11] fitting PCA … 1.4 s". A stage within another one is part of that
+        one's line.
     """
 
     device: str = "cpu"
@@ -47,21 +48,25 @@ class Stages:
     done: list[Stage] = field(default_factory=list)
     _begun: int = 0
     _total: int = 0  # 0: not known
+    _inside: bool = False
 
     def plan(self, remaining: int) -> None:
-        """Say how many stages are still to come, as well as is known now."""
-        self._total = self._begun + remaining
+        """Say how many stages are still to come; those that are not needed count as begun."""
+        self._total = max(self._total, self._begun + remaining)
+        self._begun = self._total - remaining
 
     @contextmanager
     def stage(
         self, name: str, embedding: str | None = None, backend: str = "cpu", note: str | None = None
     ) -> Iterator[Stage]:
         """Time a block; the block may change the record's backend and note."""
-        self._begun += 1
-        count = f"[{self._begun}/{max(self._total, self._begun)}] " if self._total else ""
-        subject = f" {embedding}" if embedding and embedding != name else ""
-        line = f"{count}{DOING.get(name, name)}{subject} …"
-        self.tell(line)
+        inside, self._inside = self._inside, True
+        if not inside:
+            self._begun += 1
+            count = f"[{self._begun}/{max(self._total, self._begun)}] " if self._total else ""
+            subject = f" {embedding}" if embedding and embedding != name else ""
+            line = f"{count}{DOING.get(name, name)}{subject} …"
+            self.tell(line)
         record = Stage(stage=name, embedding=embedding, backend=backend, seconds=0.0, note=note)
         device = backend if backend.startswith("cuda") else self.device
         timer = StageTimer(device)
@@ -74,8 +79,10 @@ class Stages:
                 timer.peak_memory_bytes if device == "cpu" else timer.peak_device_bytes
             )
             self.done.append(record)
-            cached = ", from the cache" if record.backend == "cache" else ""
-            self.tell(f"{line} {record.seconds:.1f} s{cached}")
+            if not inside:
+                self._inside = False
+                cached = ", from the cache" if record.backend == "cache" else ""
+                self.tell(f"{line} {record.seconds:.1f} s{cached}")
 
 
 def cost(record: Stage) -> dict[str, Any]:

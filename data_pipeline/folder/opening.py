@@ -20,6 +20,7 @@ from data_pipeline.folder.tars import read_block
 from data_pipeline.load.config import LoaderConfig
 from data_pipeline.redact import is_shown
 from data_pipeline.remote.reading import DAMAGED, bring, is_remote, join, open_shard, read_small
+from data_pipeline.sources.base import prepare_command
 
 _CHUNK = 1 << 20
 
@@ -217,7 +218,7 @@ def open_data(path: str, *, config: LoaderConfig | None = None, trusted: bool = 
     try:
         text = read_small(where, config, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
-        fix = "" if is_remote(path) else "; write it with vae-dist prepare --out " + path
+        fix = "" if is_remote(path) else "; write it with " + prepare_command(path)
         raise UserError(f"{path}: no data folder (no {MANIFEST_NAME} there){fix}") from None
     except UserError as error:
         if isinstance(error.__cause__, NotADirectoryError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,19 @@ OF_USER = ("folder", "npz", "tiff", "webdataset", "parquet", "zarr")
 """Kinds of source that hold whatever the user has."""
 NEED_SOURCE = DATASETS[DATASETS.index("folder") :]
 SOURCES = "vae_dist.sources"  # the entry points of more sets
+
+
+def prepare_command(out: str) -> str:
+    """The command that writes a data folder: of the set that the folder is named after, if any.
+
+    ``data/mnist_binarised`` is named after mnist, with ``--binarise True``.
+    """
+    dataset, _, kind = Path(out).name.partition("_")
+    if dataset not in DATASETS or dataset in OF_USER:
+        dataset, kind = "NAME", ""
+    flags = " --source FILES" if dataset in NEED_SOURCE else ""
+    flags += " --binarise True" if kind == "binarised" else ""
+    return f"vae-dist prepare --dataset {dataset}{flags} --out {shlex.quote(out)}"
 
 
 @dataclass(kw_only=True)

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -94,7 +95,12 @@ def test_broken_run_is_listed_and_the_rest_is_there(evaluated):
 
 def test_second_evaluation_computes_nothing(evaluated):
     _, config, first = evaluated
-    second = evaluate(config)
+    lines: list[str] = []
+    second = evaluate(config, tell=lines.append)
+    begun = [re.findall(r"\d+", line)[:2] for line in lines if re.match(r"\[.*…$", line)]
+    places, totals = zip(*((int(place), int(total)) for place, total in begun), strict=True)
+    assert list(places) == sorted(set(places))
+    assert set(totals) == {places[-1]}
     work = [stage for stage in second.stages if stage.embedding != str(config.runs[1])]
     for name in ("encode", "pca", "measure"):
         assert {stage.backend for stage in work if stage.stage == name} == {"cache"}

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipeline.errors import UserError
+from data_pipeline.folder import open_data
 from data_pipeline.sources import SourceConfig, load_source
 from data_pipeline.sources.base import hold_out
 from data_pipeline.sources.idx import read_idx
@@ -90,3 +92,21 @@ def test_an_empty_source_folder_says_what_it_lacks(tmp_path: Path):
         load_source(SourceConfig(dataset="mnist", source=tmp_path))
     with pytest.raises(ValueError, match="no such folder"):
         load_source(SourceConfig(dataset="mnist", source=tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "command"),
+    [
+        ("data/kmnist", "vae-dist prepare --dataset kmnist --out data/kmnist"),
+        (
+            "data/mnist_binarised",
+            "vae-dist prepare --dataset mnist --binarise True --out data/mnist_binarised",
+        ),
+        ("cifar10", "vae-dist prepare --dataset cifar10 --source FILES --out cifar10"),
+        ("my faces", "vae-dist prepare --dataset NAME --out 'my faces'"),
+    ],
+)
+def test_a_missing_data_folder_is_named_with_the_command_that_writes_it(folder, command):
+    with pytest.raises(UserError) as caught:
+        open_data(folder)
+    assert str(caught.value).endswith(f"; write it with {command}")
