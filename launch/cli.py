@@ -19,7 +19,7 @@ from typing import Any
 
 from data_pipeline.errors import UserError, nearest, reason_of
 from data_pipeline.redact import scrub
-from launch.processes import may_speak
+from launch.processes import leave, may_speak
 
 COMMANDS = {
     "prepare": "write a data set as webdataset shards",
@@ -131,6 +131,15 @@ def guard(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """
     sys.excepthook = _without_secrets
     warnings.formatwarning = _in_one_line
+    code = 1
+    try:
+        code = _guarded(command, argv)
+        return code
+    finally:
+        leave(failed=code != 0)
+
+
+def _guarded(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     try:
         _open_streams(argv)
         try:

@@ -136,39 +136,35 @@ def carry_out(path: Path, share: ShareConfig, make: Callable[[Run, Progress], Jo
     cpu = share.device == "cpu"
     check_device(processes, os.environ, 0 if cpu else torch.cuda.device_count())
     state = join_processes(cpu)
-    try:
-        device = str(state.device) if share.device == "auto" else share.device
-        run = load_run(path, device, share.which, allow_code=share.allow_code)
-        if run.device.type == "cpu":
-            keep_freed_memory()
-        with make_progress() if is_first() else nullcontext(Silent()) as progress:
-            job = make(run, progress)
-            rows = 0
-            if job.is_done(share.overwrite):
-                progress.say(f"{job.output.path}: is there already, of the same run and rows")
-                return 0
-            progress.say(
-                f"{run}; on {state.num_processes} process(es): "
-                f"{job.rows.count:,} rows of {job.rows.name}"
-            )
-            world = World(state.process_index, state.num_processes)
-            rows = job.work(Share(world, *part_of(share.part)), progress)
-            state.wait_for_everyone()
-            if not state.is_main_process:
-                return 0
-            missing = job.finish(share.overwrite, progress)
-        if missing:
-            print(f"{missing} pieces of other tasks are missing: the last task puts all together")
+    device = str(state.device) if share.device == "auto" else share.device
+    run = load_run(path, device, share.which, allow_code=share.allow_code)
+    if run.device.type == "cpu":
+        keep_freed_memory()
+    with make_progress() if is_first() else nullcontext(Silent()) as progress:
+        job = make(run, progress)
+        rows = 0
+        if job.is_done(share.overwrite):
+            progress.say(f"{job.output.path}: is there already, of the same run and rows")
             return 0
-        seconds = time.perf_counter() - started
-        print(
-            f"{job.output.path}: {job.rows.count:,} rows in {seconds:.1f} s"
-            + (f" ({rows:,} of them by this process)" if rows != job.rows.count else "")
+        progress.say(
+            f"{run}; on {state.num_processes} process(es): "
+            f"{job.rows.count:,} rows of {job.rows.name}"
         )
+        world = World(state.process_index, state.num_processes)
+        rows = job.work(Share(world, *part_of(share.part)), progress)
+        state.wait_for_everyone()
+        if not state.is_main_process:
+            return 0
+        missing = job.finish(share.overwrite, progress)
+    if missing:
+        print(f"{missing} pieces of other tasks are missing: the last task puts all together")
         return 0
-    finally:
-        if state.num_processes > 1:
-            state.destroy_process_group()
+    seconds = time.perf_counter() - started
+    print(
+        f"{job.output.path}: {job.rows.count:,} rows in {seconds:.1f} s"
+        + (f" ({rows:,} of them by this process)" if rows != job.rows.count else "")
+    )
+    return 0
 
 
 if __name__ == "__main__":

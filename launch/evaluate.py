@@ -70,18 +70,14 @@ def main(argv: Sequence[str]) -> int:
 
     state = join_processes(output.cpu)
     tell = Progress(sys.stderr) if state.is_main_process else _silent
-    try:
-        results = evaluate(
-            config,
-            world=World(state.process_index, state.num_processes),
-            device=str(state.device),
-            wait=_patient_wait(state.num_processes),
-            agree=_agree,
-            tell=tell,
-        )
-    finally:
-        if state.num_processes > 1:
-            state.destroy_process_group()
+    results = evaluate(
+        config,
+        world=World(state.process_index, state.num_processes),
+        device=str(state.device),
+        wait=_patient_wait(state.num_processes),
+        agree=_agree,
+        tell=tell,
+    )
     if results is None:
         return 0
     out = config.out or Path("eval") / results.dataset

@@ -8,6 +8,7 @@ read here first: it is understood wholly, or refused in one line.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, MutableMapping
 
 from data_pipeline.errors import UserError
@@ -55,6 +56,25 @@ def find_processes(environ: Mapping[str, str]) -> Processes:
             f"nothing says how many there are; Fix: start with torchrun, or unset PMIX_RANK"
         )
     return alone(environ)
+
+
+def leave(*, failed: bool) -> None:
+    """Leave torch's process group, if this process is in one, before the interpreter ends.
+
+    gloo's threads would else be ended at work now and then, which aborts the process: a finished
+    training would be reported as a failed one. NCCL waits for what it was given to do, which does
+    not end where another process is dead: after a failure its group is left as it is.
+    """
+    if "torch" not in sys.modules:
+        return
+    from torch import distributed
+
+    if (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and not (failed and distributed.get_backend() != "gloo")
+    ):
+        distributed.destroy_process_group()
 
 
 def join(environ: MutableMapping[str, str] = os.environ) -> Processes:

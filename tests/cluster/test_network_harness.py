@@ -12,6 +12,7 @@ dist.init_process_group("gloo")
 total = torch.tensor([dist.get_rank() + 1.0])
 dist.all_reduce(total)
 print(os.uname().nodename, dist.get_rank(), dist.get_world_size(), total.item(), flush=True)
+dist.destroy_process_group()
 """
 
 
