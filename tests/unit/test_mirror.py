@@ -5,7 +5,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -208,6 +208,44 @@ def test_a_store_that_comes_back_gets_all(address, start, monkeypatch):
     assert training.end() == ""
     assert names(address) == {"step-00000002"}
     assert any("answers again" in line for line in training.said)
+
+
+def test_what_could_not_be_removed_is_removed_later(address, start, monkeypatch):
+    training = start()
+    training.save(2)
+    until(lambda: names(address) == {"step-00000002"})
+    asked: list[str] = []
+
+    def refuse(store: Store, names: Iterable[str]) -> None:
+        asked.extend(names)
+        raise OSError("nobody answers")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "remove", refuse)
+        training.save(4)
+        until(lambda: bool(training.said))
+    assert asked[0] == "checkpoints/step-00000002/meta.json"
+    assert training.end() == ""
+    assert names(address) == {"step-00000004"}
+
+
+def test_a_copy_that_broke_off_and_is_no_longer_wanted_is_removed(address, start, monkeypatch):
+    training = start()
+    put = Store.put
+
+    def break_off(store: Store, path: Path, name: str) -> None:
+        if name.endswith("step-00000002/trainer.pt"):
+            raise OSError("nobody answers")
+        put(store, path, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put", break_off)
+        training.save(2)
+        until(lambda: bool(training.said))
+        assert names(address) == {"step-00000002"}
+        training.save(4)
+    assert training.end() == ""
+    assert names(address) == {"step-00000004"}
 
 
 def _gone(store: Store, path: Path, name: str) -> None:

@@ -41,6 +41,7 @@ class Copier:
         self.folder, self.keep, self._check = folder, keep, check
         self.index = Index()
         self._sent_logs: dict[str, tuple[int, int]] = {}
+        self._to_remove: list[str] = []
 
     def copy_checkpoints(self, store: Store) -> None:
         """Copy what the store lacks, newest first, until there is nothing more."""
@@ -74,6 +75,7 @@ class Copier:
             if checkpoint.name in self.index.checkpoints:  # the same step again, another content
                 self._publish(store, self.index.without([checkpoint.name]))
                 store.remove([f"{there}/{META}"])
+            self._to_remove.append(checkpoint.name)  # unless it becomes whole
             for part in PARTS:
                 store.put(beside / part, f"{there}/{part}")
             store.put(beside / META, f"{there}/{META}")
@@ -100,12 +102,14 @@ class Copier:
             checkpoints={n: v for n, v in index.checkpoints.items() if n not in gone},
             epochs={n: v for n, v in index.epochs.items() if n not in gone},
         )
-        if index == self.index:
-            return
-        write_index(store, index)
-        self.index = index
-        for name in gone:
-            store.remove(f"checkpoints/{name}/{part}" for part in (META, *PARTS))
+        if index != self.index:
+            self._to_remove += gone
+            write_index(store, index)
+            self.index = index
+        while self._to_remove:  # also what could not be removed, or not be copied whole, before
+            if (name := self._to_remove[0]) not in index.checkpoints:
+                store.remove(f"checkpoints/{name}/{part}" for part in (META, *PARTS))
+            self._to_remove.pop(0)
 
     def _kept(self, index: Index, name: str) -> bool:
         if name in (index.last, index.best, *index.newest_first()[: self.keep.keep_last]):
