@@ -197,6 +197,8 @@ def persist(
         except Exception as error:  # each protocol's library has errors of its own
             if isinstance(error, OSError) and error.errno in DISK_FULL:
                 raise
+            if _status(error) == 404:  # the Hub's client has an error of its own for it
+                raise TransferError(f"{url}: not found") from FileNotFoundError(str(error))
             if _is_final(error):
                 raise TransferError(f"{url}: {_why(error, url)}") from error
             now = progress()
@@ -216,17 +218,23 @@ def _wait(failures: int, patience: Patience, error: Exception) -> float:
 
 def _is_final(error: Exception) -> bool:
     """Whether trying again is of no use: refused by the server, or wrong in the URL."""
-    status = getattr(error, "status", None)
-    if isinstance(status, int) and 400 <= status < 500:
+    status = _status(error)
+    if 400 <= status < 500:
         return status not in RETRIED_STATUS
     if type(error).__name__ in FINAL_BY_NAME:  # of libraries that need not be installed
         return True
     return isinstance(error, (ValueError, TypeError, IsADirectoryError))
 
 
+def _status(error: Exception) -> int:
+    """What the server answered, in aiohttp's or requests' and httpx's way; 0 if it is not said."""
+    response = getattr(error, "response", None)
+    status = getattr(error, "status", None) or getattr(response, "status_code", None)
+    return status if isinstance(status, int) else 0
+
+
 def _why(error: Exception, url: str) -> str:
-    status = getattr(error, "status", None)
-    if isinstance(status, int) and status:
+    if status := _status(error):
         return f"the server answered {status}"
     if isinstance(error, TimeoutError):
         return "no answer in time"

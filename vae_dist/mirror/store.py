@@ -60,8 +60,7 @@ class Store:
         protocol = protocol_of(self.address)
         own = options(protocol, self.patience.timeout)
         try:
-            # Without a cache of listings: other machines write here too.
-            filesystem, root = fsspec.core.url_to_fs(self.address, use_listings_cache=False, **own)
+            filesystem, root = fsspec.core.url_to_fs(self.address, **own)
         except ImportError as error:
             raise missing_library(self.address, error) from error
         except ValueError as error:
@@ -70,6 +69,7 @@ class Store:
 
     def read(self, name: str) -> bytes | None:
         """Content of an object; None if there is none."""
+        self._forget_listings()
         try:
             return read_bytes(join(self.address, name), self.patience, MOST_BYTES)
         except TransferError as error:
@@ -80,6 +80,7 @@ class Store:
     def fetch(self, name: str, path: Path) -> None:
         """Bring an object into a new file."""
         path.unlink(missing_ok=True)
+        self._forget_listings()
         fetch(join(self.address, name), path, self.patience)
 
     def write(self, name: str, content: bytes) -> None:
@@ -148,7 +149,6 @@ class Store:
         """Names of all objects; a name that leaves the folder is refused."""
 
         def attempt(fs: Any, path: str) -> list[str]:
-            fs.invalidate_cache()
             try:
                 found = fs.find(path)
             except FileNotFoundError:
@@ -162,10 +162,15 @@ class Store:
                 raise UserError(f"{self}: holds an object {name!r:.80}, which is no name of a file")
         return found
 
+    def _forget_listings(self) -> None:
+        """Other machines write here too; fsspec keeps one file system for all that open an address."""
+        self._opened[0].invalidate_cache()
+
     def _call(self, name: str, work: Callable[[Any, str], T]) -> T:
         answer: list[T] = []
 
         def attempt() -> None:
+            self._forget_listings()
             filesystem, root = self._opened
             answer[:] = [work(filesystem, f"{root}/{name}" if name else root)]
 
