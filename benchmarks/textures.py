@@ -33,12 +33,8 @@ def textures(side: int, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     return images, labels
 
 
-def main() -> int:
-    """Write one file; a sixth of the images is test."""
-    if len(sys.argv) != 4:
-        print(__doc__, file=sys.stderr)
-        return 2
-    side, count, path = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+def write(path: Path, side: int, count: int) -> None:
+    """One file; a sixth of the images is test."""
     images, labels = textures(side, count)
     test = count // 6
     np.savez(
@@ -48,6 +44,14 @@ def main() -> int:
         x_test=images[:test],
         y_test=labels[:test],
     )
+
+
+def main() -> int:
+    """Write what the command line asks for."""
+    if len(sys.argv) != 4:
+        print(__doc__, file=sys.stderr)
+        return 2
+    write(Path(sys.argv[3]), int(sys.argv[1]), int(sys.argv[2]))
     return 0
 
 
