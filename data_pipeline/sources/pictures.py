@@ -165,7 +165,7 @@ def load_pictures(found: Found, config: SourceConfig, progress: Progress) -> Sou
         "images": len(images),
         "skipped": len(odd),
         "skipped_files": [f"{place}: {why}" for place, why in odd[:100]],
-        "skipped_reasons": dict(Counter(why for _, why in odd).most_common(20)),
+        "skipped_reasons": dict(Counter(_kind(why) for _, why in odd).most_common(20)),
         "system_files": found.system_files,
         "pixels": {str(t): [s.low, s.high, s.why] for t, s in scales.items()},
         "types": {str(dtype): [s.low, s.high] for dtype, s in scales.items()},
@@ -218,6 +218,11 @@ def _look(picture: Picture) -> tuple[_Image, Tally, frozenset[str]] | str:
 
 def _in_a_line(error: Exception) -> str:
     return shown(" ".join(str(error).split()))[:200] or type(error).__name__
+
+
+def _kind(why: str) -> str:
+    """A reason without what is of one file only: sizes, offsets and bytes."""
+    return why.partition(" (")[0].partition(": ")[0]
 
 
 def _report(odd: Sequence[tuple[str, str]], config: SourceConfig, progress: Progress) -> None:

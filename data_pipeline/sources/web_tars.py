@@ -80,6 +80,11 @@ def load_webdataset(config: SourceConfig, progress: Progress) -> SourceData:
             continue
         word = _label(sample, label, key) if label else None
         pictures.append(Picture(sample.place, sample.part, word, sample.members[image]))
+    if key and not any(picture.label for picture in pictures):
+        raise UserError(
+            f"--label-field {config.label_field}: no {label} member has a label at {key}; "
+            "name a key of the outermost object"
+        )
     found = Found(
         name=shown(root.resolve().stem if root.is_file() else root.resolve().name),
         where=shown(str(root.resolve())),
@@ -122,7 +127,9 @@ def _samples(path: Path, place: str) -> Iterator[_Sample]:
 
 def _member(counts: Counter[str], asked: str | None, usual: Sequence[str]) -> str | None:
     if asked is not None:
-        return asked.lower().lstrip(".") if asked.lower().lstrip(".") in counts else None
+        if asked.lower().lstrip(".") not in counts:
+            raise UserError(f"--image-field {asked}: no sample has such a member")
+        return asked.lower().lstrip(".")
     known = [name for name in counts if name in usual or name.rsplit(".", 1)[-1] in usual]
     return max(known, key=lambda name: (counts[name], name), default=None)
 
@@ -130,7 +137,8 @@ def _member(counts: Counter[str], asked: str | None, usual: Sequence[str]) -> st
 def _label_member(counts: Counter[str], config: SourceConfig) -> tuple[str | None, str | None]:
     """The member that holds labels and, of JSON, the key; None where there is none."""
     if config.label_field is not None:
-        name, _, key = config.label_field.lower().lstrip(".").partition(":")
+        name, _, key = config.label_field.partition(":")
+        name = name.lower().lstrip(".")  # members are matched so; keys of JSON are not
         if name not in counts:
             raise UserError(f"--label-field {config.label_field}: no sample has such a member")
         return name, key or None

@@ -144,8 +144,8 @@ def _tar(path: Path, members: dict[str, bytes]) -> None:
         (
             "png",
             "json",
-            lambda n: json.dumps({"deep": n % 3, "label": 9}).encode(),
-            {"label_field": "json:deep", "image_field": ".png"},
+            lambda n: json.dumps({"Deep": n % 3, "label": 9}).encode(),
+            {"label_field": "JSON:Deep", "image_field": ".png"},
         ),
     ],
 )
@@ -174,6 +174,30 @@ def test_splits_of_tars_are_told_from_their_names(tmp_path):
     data, said = _load("webdataset", tmp_path)
     assert [len(part.labels) for part in data.splits.values()] == [6, 3]
     assert "labels none" in said
+
+
+def test_a_field_that_no_sample_has_is_refused(tmp_path):
+    _tar(tmp_path / "a.tar", {"0.png": _picture(1), "0.json": b'{"label": 1, "deep": {"b": 1}}'})
+    for settings, told in (
+        ({"label_field": "json:Label"}, "no json member has a label at Label"),
+        ({"label_field": "json:deep.b"}, r"at deep\.b; name a key of the outermost object"),
+        ({"label_field": "cls"}, "--label-field cls: no sample has such a member"),
+        ({"image_field": "jpg"}, "--image-field jpg: no sample has such a member"),
+    ):
+        with pytest.raises(UserError, match=told):
+            _load("webdataset", tmp_path, **settings)
+
+
+def test_files_skipped_for_one_reason_are_counted_together(tmp_path):
+    _flat(tmp_path)
+    for n in range(3):
+        noise = RNG.integers(0, 256, (40 + n, 40, 3), dtype=np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(noise).save(stream, "jpeg")
+        (tmp_path / f"cut{n}.jpg").write_bytes(stream.getvalue()[: -700 - n])
+    data, said = _load("folder", tmp_path)
+    assert data.provenance["skipped_reasons"] == {"image file is truncated": 3}
+    assert "cut0.jpg: image file is truncated (" in said
 
 
 def test_tars_that_are_damaged_or_hold_no_images_are_named(tmp_path):
