@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 
-from data_pipeline.errors import files_of_user
+from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.plugins import load_installed
 from data_pipeline.progress import Progress, Silent
 from data_pipeline.redact import shown
@@ -42,26 +42,35 @@ def load_source(config: SourceConfig, progress: Progress | None = None) -> Sourc
     watcher = progress if progress is not None else Silent()
     for flag in without_effect(config):
         watcher.say(f"warning: {flag} has no effect on --dataset {config.dataset}")
-    address = config.source if config.source and is_remote(config.source) else None
-    brought = None
-    if address is not None:
-        from data_pipeline.sources.elsewhere import Brought
-
-        patience = Patience(timeout=config.download_timeout, retries=config.download_retries)
-        brought = Brought(address, patience, watcher)
-        config = _at(config, str(brought.path))
-    with files_of_user(
-        f"--source {shown(address or config.source or config.dataset)}: cannot be read"
-    ):
-        data = _loader_of(config.dataset)(config, watcher)
-    if brought is not None:
-        facts = {**data.provenance, "found": shown(str(address))}
-        data = replace(data, provenance=facts, owner=brought)
+    if config.source and is_remote(config.source):
+        data = _brought(config, watcher)
+    else:
+        data = _read(config, watcher)
     if config.binarise:
         data = binarised(data)
     for line in remarks(data.splits, data.classes):
         watcher.say(line)
     return data
+
+
+def _read(config: SourceConfig, progress: Progress) -> SourceData:
+    with files_of_user(f"--source {config.source or config.dataset}: cannot be read"):
+        return _loader_of(config.dataset)(config, progress)
+
+
+def _brought(config: SourceConfig, progress: Progress) -> SourceData:
+    """Read a source at an address, by which lines, errors and provenance call it."""
+    from data_pipeline.sources.elsewhere import Brought, ByAddress
+
+    assert config.source is not None
+    patience = Patience(timeout=config.download_timeout, retries=config.download_retries)
+    brought = Brought(config.source, patience, progress)
+    try:
+        data = _read(_at(config, str(brought.path)), ByAddress(brought, progress))
+    except UserError as error:
+        raise UserError(brought.by_address(str(error))) from error
+    facts = {**data.provenance, "found": shown(config.source)}
+    return replace(data, provenance=facts, owner=brought)
 
 
 def _at(config: SourceConfig, source: str) -> SourceConfig:

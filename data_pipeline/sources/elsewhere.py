@@ -77,6 +77,11 @@ class Brought:
                 )
             self._fetch(root, files, patience, progress, f"bringing {shown(url)}")
         self.path = root / name
+        self._address = shown(url)
+
+    def by_address(self, text: str) -> str:
+        """A message, with the address in place of where its files lie for now."""
+        return text.replace(str(self.path), self._address)
 
     def _fetch(
         self, root: Path, files: list[_File], patience: Patience, progress: Progress, task: str
@@ -92,6 +97,21 @@ class Brought:
                     progress.advance(task, done, len(files))
         except TransferError as error:
             raise UserError(str(error)) from error
+
+
+class ByAddress:
+    """Passes on what is said, by the address of the files."""
+
+    def __init__(self, brought: Brought, progress: Progress) -> None:
+        self._brought, self._progress = brought, progress
+
+    def say(self, text: str) -> None:
+        """Pass on a finding."""
+        self._progress.say(self._brought.by_address(text))
+
+    def advance(self, task: str, done: int, total: int | None) -> None:
+        """Pass on how far a task is."""
+        self._progress.advance(task, done, total)
 
 
 def _below(url: str, name: str, where: str) -> Iterator[_File]:

@@ -81,10 +81,20 @@ def prepare(source: str, out: Path, dataset: str, *words: str) -> dict[str, byte
     ("name", "dataset"), [("pictures", "folder"), ("set.tar", "webdataset"), ("set.npz", "npz")]
 )
 def test_prepared_from_s3_as_from_the_disk(
-    name: str, dataset: str, pictures: Path, bucket: str, tmp_path: Path
+    name: str,
+    dataset: str,
+    pictures: Path,
+    bucket: str,
+    tmp_path: Path,
+    temporary: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     here = prepare(str(pictures / name), tmp_path / "here", dataset)
+    capsys.readouterr()
     assert here == prepare(f"{bucket}/{name}", tmp_path / "there", dataset)
+    said = capsys.readouterr()
+    assert f"{bucket}/{name}: 19 train, 5 test images" in said.out + said.err
+    assert str(temporary) not in said.out + said.err
     one, other = (open_data(tmp_path / place).manifest for place in ("here", "there"))
     assert one.provenance["key"] == other.provenance["key"]
     assert other.provenance["source"]["found"] == f"{bucket}/{name}"
@@ -117,6 +127,7 @@ def test_what_cannot_be_had_is_one_line(
             (f"{server.url}/none.npz", "none.npz: not found"),
             (f"{server.url}/folder", "a folder cannot be listed over http; give the address of"),
             (f"{bucket}/nothing", "no file there"),
+            (f"{bucket}/set.tar", f"--source {bucket}/set.tar: no such folder"),
         ):
             words = ["--dataset", "folder", "--source", source, "--out", str(tmp_path / "out")]
             assert main(["prepare", *words, "--download-retries", "0"]) == 2
