@@ -20,6 +20,7 @@ from data_pipeline.sources.names import shown
 
 _ARRAYS = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
 _TYPES = ("numpy dtype",)
+_BYTES = "_codecs encode"  # how Python 3 writes bytes that Python 2 is to read
 
 
 @dataclass
@@ -104,6 +105,12 @@ def _marked_tuple(stack: list[Any]) -> None:
 
 def _make(stack: list[Any]) -> None:
     arguments, named = stack.pop(), stack.pop()
+    if named.name == _BYTES:
+        text, encoding = arguments
+        if encoding not in ("latin1", "latin-1"):
+            raise ValueError(f"it names the encoding {encoding}")
+        stack.append(text.encode("latin-1"))
+        return
     if named.name not in _ARRAYS + _TYPES:
         raise ValueError(f"it names {named.name}")
     stack.append(_Named(named.name, arguments))

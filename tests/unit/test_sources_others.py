@@ -345,6 +345,17 @@ class _Harmful:
         return self.call
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_cifar_as_python_3_wrote_it(tmp_path, protocol):
+    rows = _cifar_rows(20, 1)
+    for name in [f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"]:
+        batch = {"data": rows[:, 1:], b"labels": [int(row[0]) for row in rows]}
+        (tmp_path / name).write_bytes(pickle.dumps(batch, protocol))
+    data, _ = _load("cifar10", tmp_path)
+    assert np.array_equal(data.splits["test"].images, rows[:, 1:].reshape(-1, 3, 32, 32))
+    assert np.array_equal(data.splits["test"].labels, rows[:, 0])
+
+
 def test_a_pickle_that_runs_code_runs_nothing(tmp_path):
     import os
 
