@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.textures import write
 from data_pipeline.sources import SourceConfig, load_source
 
-LATENTS = "10"
+LATENTS = ["--latent-size", "10"]
 BLOCK = 10_000
 
 
@@ -33,13 +33,13 @@ def main() -> int:
             folder = Path(work)
             folder.mkdir(parents=True)
             write(folder / "images.npz", int(side), int(count))
-            training = ["--model-type", "conv", "--max-steps", "20", "--batch-size", "32"]
+            training = [*LATENTS, "--model-type", "conv", "--max-steps", "20", "--batch-size", "32"]
             evaluation = ["--methods", "pca", "umap", "vae"]
         case ["fmnist", count, work]:
             folder = Path(work)
             folder.mkdir(parents=True)
             write_fashion(folder, int(count))
-            training = ["--epochs", "1", "--batch-size", "512", "--loader", "stream"]
+            training = [*LATENTS, "--epochs", "1", "--batch-size", "512", "--loader", "stream"]
             evaluation = ["--methods", "pca", "vae", "--dims", "10"]
         case _:
             print(__doc__, file=sys.stderr)
@@ -48,19 +48,17 @@ def main() -> int:
     data, runs = str(folder / "data"), str(folder / "runs")
     commands = (
         ["prepare", "--dataset", "npz", "--source", str(source), "--out", data],
-        ["train", "--data", data, "--runs-dir", runs, "--name", "run", "--latent-size", LATENTS]
-        + training,
-        ["evaluate", "--data", data, "--runs", f"{runs}/run", "--out", str(folder / "eval")]
-        + evaluation,
+        ["train", "--data", data, "--runs-dir", runs, "--name", "run", *training],
+        ["evaluate", "--data", data, "--runs", f"{runs}/run", "--out", f"{work}/eval", *evaluation],
     )
     for command in commands:
-        seconds, peak = measured(command, folder / f"{command[0]}.log")
-        print(f"{command[0]}: {seconds:.0f} s, {peak / 1e9:.2f} GB", flush=True)
+        seconds, cpu, peak = measured(command, folder / f"{command[0]}.log")
+        print(f"{command[0]}: {seconds:.0f} s, {cpu:.0f} CPU s, {peak / 1e9:.2f} GB", flush=True)
     return 0
 
 
-def measured(command: list[str], log: Path) -> tuple[float, int]:
-    """Seconds, and peak memory in bytes of the largest process, of a command that must succeed."""
+def measured(command: list[str], log: Path) -> tuple[float, float, int]:
+    """Seconds, CPU seconds and peak memory in bytes (of the largest process) of a command."""
     begin = time.perf_counter()
     argv = [sys.executable, "-m", "launch.cli", *command]
     with log.open("wb") as out:
@@ -69,7 +67,8 @@ def measured(command: list[str], log: Path) -> tuple[float, int]:
         _, status, usage = os.wait4(child, 0)
     if status != 0:
         raise SystemExit(f"{' '.join(command)} failed: {log}")
-    return time.perf_counter() - begin, usage.ru_maxrss * 1024
+    cpu = usage.ru_utime + usage.ru_stime
+    return time.perf_counter() - begin, cpu, usage.ru_maxrss * 1024
 
 
 def write_fashion(folder: Path, count: int) -> None:

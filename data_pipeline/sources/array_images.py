@@ -17,7 +17,8 @@ _CHUNK = 16 << 20
 
 
 class ArrayImages:
-    """Images of arrays in files, read when they are taken: a slice is an array (n, C, H, W).
+    """Images of arrays in files, read when they are taken: a slice, or the rows at some
+    places, is an array (n, C, H, W).
 
     Parameters
     ----------
@@ -52,34 +53,24 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, which: slice) -> np.ndarray:
+    def __getitem__(self, which: slice | np.ndarray) -> np.ndarray:
         rows = self._rows[which]
         images = np.empty((len(rows), *self._image_shape), self.dtype)
-        done = 0
-        for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
-            for start, stop in self._within_parts(run):
-                images[done : done + stop - start] = self._read(start, stop)
-                done += stop - start
+        part_of = np.searchsorted(self._starts, rows, "right") - 1
+        for part in np.unique(part_of).tolist():
+            array, scale = self._parts[part]
+            places, step = np.flatnonzero(part_of == part), rows_at_once(array)
+            for first in range(0, len(places), step):
+                chunk = places[first : first + step]
+                values = array.take(rows[chunk] - self._starts[part])
+                images[chunk] = _channels_first(to_stored(values, scale, self.kept), array)
         return images
 
-    def _within_parts(self, run: np.ndarray) -> Iterator[tuple[int, int]]:
-        """A run of rows, cut where parts and chunks end."""
-        start = int(run[0]) if len(run) else 0
-        end = start + len(run)
-        while start < end:
-            part = int(np.searchsorted(self._starts, start, "right")) - 1
-            stop = min(end, int(self._starts[part + 1]), start + rows_at_once(self._parts[part][0]))
-            yield start, stop
-            start = stop
 
-    def _read(self, start: int, stop: int) -> np.ndarray:
-        part = int(np.searchsorted(self._starts, start, "right")) - 1
-        array, scale = self._parts[part]
-        first = int(self._starts[part])
-        images = to_stored(array.rows(start - first, stop - first), scale, self.kept)
-        if images.ndim == 3:
-            return images[:, None]
-        return images.transpose(0, 3, 1, 2) if _channels_last(array) else images
+def _channels_first(values: np.ndarray, array: StoredArray) -> np.ndarray:
+    if values.ndim == 3:
+        return values[:, None]
+    return values.transpose(0, 3, 1, 2) if _channels_last(array) else values
 
 
 def check_shape(arrays: Mapping[str, StoredArray], part: str, path: Path) -> None:

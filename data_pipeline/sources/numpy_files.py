@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -79,6 +80,27 @@ class StoredArray:
         row = math.prod(self.shape[1:])
         values = self._read(start * row, (stop - start) * row)
         return values.reshape(stop - start, *self.shape[1:])
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The rows at these places, in any order, by one opening of the file.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be read, or changed meanwhile.
+        """
+        if self._fortran:
+            return self._loaded[rows]
+        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        row = math.prod(self.shape[1:]) * self.dtype.itemsize
+        edges = np.flatnonzero(np.diff(rows, prepend=-2, append=-2) != 1).tolist()
+        content = values.reshape(-1).view(np.uint8).data
+        with files_of_user(f"{self.where}: cannot be read"), open(self._path, "rb") as file:
+            for first, end in pairwise(edges):  # rows that lie side by side
+                file.seek(self._offset + int(rows[first]) * row)
+                if file.readinto(content[first * row : end * row]) != (end - first) * row:
+                    raise UserError(f"{self.where}: became shorter while it was read")
+        return values.astype(self.dtype.newbyteorder("="), copy=False)
 
     def whole(self) -> np.ndarray:
         """All rows."""

@@ -26,6 +26,7 @@ from data_pipeline.files import whole_file
 from data_pipeline.folder.manifest import Shard
 from data_pipeline.folder.tars import write_tar
 from data_pipeline.records import parse_json, read_record
+from data_pipeline.sources.array_images import ArrayImages
 from data_pipeline.values import Values
 
 _IMAGES_WORTH_A_PROCESS = 4096
@@ -170,8 +171,8 @@ def _blocks(arrays: Arrays, rows: np.ndarray, block_size: int) -> Iterator[Array
 
 
 def _take(images: Any, rows: np.ndarray) -> np.ndarray:
-    if isinstance(images, np.ndarray):
-        return images[rows]
+    if isinstance(images, np.ndarray | ArrayImages):
+        return images[rows]  # at once; of other sources only slices can be asked
     runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
     return np.concatenate([images[int(run[0]) : int(run[-1]) + 1] for run in runs])
 

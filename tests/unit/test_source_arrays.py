@@ -255,3 +255,33 @@ def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path, monkeypatch):
     os.truncate(tmp_path / "x.npy", 500)
     with pytest.raises(UserError, match=r"x\.npy: became shorter while it was read"):
         images[:]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, ">u2"])
+def test_rows_in_any_order_are_read_by_one_opening_a_part(tmp_path, monkeypatch, kind):
+    from data_pipeline.sources import numpy_files
+    from data_pipeline.sources.array_images import ArrayImages
+    from data_pipeline.sources.tally import Scale
+    from data_pipeline.values import Values
+
+    rng = np.random.default_rng(0)
+    parts = [rng.integers(0, 255, (n, 4, 5, 3)).astype(kind) for n in (30, 20)]
+    stored = []
+    for n, part in enumerate(parts):
+        np.save(tmp_path / f"{n}.npy", part)
+        stored.append((numpy_files.open_npy(tmp_path / f"{n}.npy"), Scale(0, 255)))
+    opened = []
+    monkeypatch.setattr(
+        numpy_files, "open", lambda path, mode: opened.append(path) or open(path, mode), False
+    )
+    rows = rng.permutation(50)
+    images = ArrayImages(stored, Values(), rows)
+    whole = np.concatenate(parts).transpose(0, 3, 1, 2).astype(np.uint8)
+    which = rng.permutation(50)[:40]
+    assert np.array_equal(images[which], whole[rows[which]])
+    assert sorted(opened) == [tmp_path / "0.npy", tmp_path / "1.npy"]
+    assert np.array_equal(images[5:17], whole[rows[5:17]])
+    assert images[:0].shape == (0, 3, 4, 5)
+    (tmp_path / "1.npy").write_bytes((tmp_path / "1.npy").read_bytes()[:-1])
+    with pytest.raises(UserError, match="became shorter while it was read"):
+        images[:]
