@@ -271,9 +271,12 @@ def test_rows_in_any_order_are_read_by_one_opening_a_part(tmp_path, monkeypatch,
         np.save(tmp_path / f"{n}.npy", part)
         stored.append((numpy_files.open_npy(tmp_path / f"{n}.npy"), Scale(0, 255)))
     opened = []
-    monkeypatch.setattr(
-        numpy_files, "open", lambda path, mode: opened.append(path) or open(path, mode), False
-    )
+
+    def counted(path, mode):
+        opened.append(path)
+        return open(path, mode)
+
+    monkeypatch.setattr(numpy_files, "open", counted, raising=False)
     rows = rng.permutation(50)
     images = ArrayImages(stored, Values(), rows)
     whole = np.concatenate(parts).transpose(0, 3, 1, 2).astype(np.uint8)
