@@ -10,6 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,7 +42,7 @@ def main() -> int:
     _timed("import, compile", lambda: backend.umap(small, few, tiny, [UmapSettings(dim=2)]))
     for dim in (2, 10):
         settings = [UmapSettings(dim=dim, seed=SEED)]
-        _timed(f"layout, {dim} dimensions", lambda s=settings: backend.umap(train, test, graph, s))
+        _timed(f"layout, {dim} dimensions", partial(backend.umap, train, test, graph, settings))
     return 0
 
 
