@@ -12,15 +12,16 @@ Everything is written into WORK, which must not hold a run from before.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.textures import write
-from data_pipeline.sources import SourceConfig, load_source
 
 LATENTS = ["--latent-size", "10"]
 BLOCK = 10_000
@@ -32,13 +33,13 @@ def main() -> int:
         case ["textures", side, count, work]:
             folder = Path(work)
             folder.mkdir(parents=True)
-            write(folder / "images.npz", int(side), int(count))
+            apart(write, folder / "images.npz", int(side), int(count))
             training = [*LATENTS, "--model-type", "conv", "--max-steps", "20", "--batch-size", "32"]
             evaluation = ["--methods", "pca", "umap", "vae"]
         case ["fmnist", count, work]:
             folder = Path(work)
             folder.mkdir(parents=True)
-            write_fashion(folder, int(count))
+            apart(write_fashion, folder, int(count))
             training = [*LATENTS, "--epochs", "1", "--batch-size", "512", "--loader", "stream"]
             evaluation = ["--methods", "pca", "vae", "--dims", "10"]
         case _:
@@ -57,6 +58,15 @@ def main() -> int:
     return 0
 
 
+def apart(make: Callable[..., None], *arguments: object) -> None:
+    """Call in a process of its own: a command's peak counts from that of its parent."""
+    process = multiprocessing.get_context("spawn").Process(target=make, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode != 0:
+        raise SystemExit("the images could not be made")
+
+
 def measured(command: list[str], log: Path) -> tuple[float, float, int]:
     """Seconds, CPU seconds and peak memory in bytes (of the largest process) of a command."""
     begin = time.perf_counter()
@@ -73,6 +83,8 @@ def measured(command: list[str], log: Path) -> tuple[float, float, int]:
 
 def write_fashion(folder: Path, count: int) -> None:
     """Images (n, 28, 28) and labels (n,) as .npy files, a block at a time."""
+    from data_pipeline.sources import SourceConfig, load_source
+
     source = load_source(SourceConfig(dataset="fmnist"))
     images = folder / "images"
     images.mkdir()
