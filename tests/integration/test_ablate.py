@@ -229,8 +229,8 @@ def test_records_are_held_against_their_targets(
     wanted = {"metric": "knn_all_test_accuracy", "k": 5, "weights": "uniform"}
     assert [row["value"] for row in rows if wanted.items() <= row.items()] == reached["values"][:1]
     # Runs that are done and cannot be read leave the page as it was.
-    for trainer in (tmp_path / "runs").glob("*/checkpoints/step-*/trainer.pt"):
-        trainer.unlink()
+    for weights in (tmp_path / "runs").glob("*/checkpoints/step-*/model.safetensors"):
+        weights.unlink()
     capsys.readouterr()
     assert main([*words, "--train", "False"]) == 2
     assert "is done and can be read" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from vae_dist.run.checkpoint import (
     fault_of,
     link,
     load_checkpoint,
+    load_model,
     save_checkpoint,
 )
 from vae_dist.run.folder import RunFolder
@@ -65,6 +66,19 @@ def test_a_changed_byte_is_found_by_its_hash(run: Path, name: str) -> None:
     assert found is not None
     assert found.name == "step-00000027"
     assert "step-00000036 is damaged" in note
+
+
+def test_weights_are_read_without_the_optimizer_and_never_when_changed(run: Path) -> None:
+    checkpoint = run / "checkpoints" / "step-00000036"
+    (checkpoint / "trainer.pt").unlink()
+    weights, meta = load_model(checkpoint)
+    assert meta.step == 36
+    assert torch.equal(weights["w"], torch.full((2,), 36.0))
+    with pytest.raises(UserError, match="trainer.pt"):
+        load_checkpoint(checkpoint)
+    (checkpoint / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="SHA-256"):
+        load_model(checkpoint)
 
 
 def test_last_is_believed_and_not_the_highest_step(run: Path) -> None:

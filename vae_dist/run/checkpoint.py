@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import io
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -133,11 +134,12 @@ def link(folder: Path, name: str, target: Path) -> None:
     beside.replace(folder / name)
 
 
-def fault_of(checkpoint: Path) -> str:
-    """Why a checkpoint folder is not what its ``meta.json`` says, byte for byte; or empty."""
+def fault_of(checkpoint: Path, files: Sequence[str] = FILES) -> str:
+    """Why `files` of a checkpoint are not what its ``meta.json`` says, byte for byte; or empty."""
     try:
-        for name, wanted in read_meta(checkpoint).sha256.items():
-            if _sha256(checkpoint / name) != wanted:
+        wanted = read_meta(checkpoint).sha256
+        for name in files:
+            if _sha256(checkpoint / name) != wanted[name]:
                 return f"{name} has another SHA-256"
     except UserError as error:
         return str(error)
@@ -168,13 +170,29 @@ def load_checkpoint(
     ValueError
         If the folder is not a complete checkpoint.
     """
-    if fault := fault_of(checkpoint):
+    _refuse(checkpoint, fault_of(checkpoint))
+    model = load_weights(checkpoint / "model.safetensors")
+    return model, read_torch(checkpoint / "trainer.pt"), read_meta(checkpoint)
+
+
+def load_model(checkpoint: Path) -> tuple[dict[str, torch.Tensor], Meta]:
+    """Read the weights and meta of a checkpoint folder, whose ``trainer.pt`` may be missing.
+
+    Raises
+    ------
+    ValueError
+        If the weights are not those that ``meta.json`` names.
+    """
+    _refuse(checkpoint, fault_of(checkpoint, ["model.safetensors"]))
+    return load_weights(checkpoint / "model.safetensors"), read_meta(checkpoint)
+
+
+def _refuse(checkpoint: Path, fault: str) -> None:
+    if fault:
         raise UserError(
             f"{checkpoint}: not a complete checkpoint ({fault}); give another one, or --resume auto "
             "for the last complete one"
         )
-    model = load_weights(checkpoint / "model.safetensors")
-    return model, read_torch(checkpoint / "trainer.pt"), read_meta(checkpoint)
 
 
 def _sha256(path: Path) -> str:

@@ -20,7 +20,7 @@ from vae_dist.models import ModelConfig, build_model
 from vae_dist.models.registry import names_a_module
 from vae_dist.objective import Objective
 from vae_dist.run.article2018 import IMAGE_SHAPE, NUM_CLASSES, read_article2018
-from vae_dist.run.checkpoint import SCHEMA, load_checkpoint
+from vae_dist.run.checkpoint import SCHEMA, load_model
 from vae_dist.run.data import data_of
 from vae_dist.run.tensor_files import load_weights
 from vae_dist.run.trained import Run
@@ -63,7 +63,7 @@ def load_run(
     if (path / "model.safetensors").is_file() and not (path / "meta.json").is_file():
         return _load_exported(path, device, allow_code)
     checkpoint = resolve_checkpoint(path, which)
-    weights, _, meta = load_checkpoint(checkpoint)
+    weights, meta = load_model(checkpoint)
     weights, average = split_average(weights)
     file = checkpoint.parent.parent / "config.json"
     raw = read_json(file)

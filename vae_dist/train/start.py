@@ -14,7 +14,7 @@ from data_pipeline.redact import shown
 from vae_dist.mirror.fetch import local_copy
 from vae_dist.objective import Objective
 from vae_dist.run.article2018 import read_article2018
-from vae_dist.run.checkpoint import load_checkpoint
+from vae_dist.run.checkpoint import load_model
 from vae_dist.run.tensor_files import load_weights
 from vae_dist.run.which_checkpoint import resolve_checkpoint
 from vae_dist.train.ema import split_average
@@ -94,7 +94,7 @@ def _read(path: Path, source: str, model_type: str) -> tuple[dict[str, Tensor], 
         path = path / "model.safetensors"
     if path.is_dir():
         checkpoint = resolve_checkpoint(path)
-        weights, _, meta = load_checkpoint(checkpoint)
+        weights, meta = load_model(checkpoint)
         weights, average = split_average(weights)
         words = f", step {meta.step:,}" + (", averaged" if average else "")
         return average or weights, words
