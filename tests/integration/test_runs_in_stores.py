@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from launch.cli import main
 from tests.data_folders import digits, drawn, written
 from tests.integration.store_server import StoreServer, store_server
 from tests.run_folders import write_run
-from tests.training_runs import TRAIN, environment, flags, metrics
+from tests.training_runs import TRAIN, environment, flags, metrics, torchrun
 from vae_dist.mirror.config import MirrorConfig
 from vae_dist.mirror.fetch import local_copy
 from vae_dist.mirror.mirror import Mirror
@@ -104,6 +105,32 @@ def test_a_killed_training_goes_on_from_the_store_bit_for_bit(
     assert _events(copy) == _events(tmp_path / "runs" / "whole")
     kept = {name.split("/")[1] for name in Store("s3://runs/all/killed").names() if "/step" in name}
     assert kept == {p.name for p in (place / "checkpoints").glob("step-*")}
+
+
+def test_one_process_goes_on_with_a_run_of_two_in_the_store(
+    server: StoreServer, fresh: Path, tmp_path: Path
+) -> None:
+    """Stopped in mid-epoch, their machine gone: the same records as a training of one process."""
+    data = written(tmp_path / "data", digits())
+    settings = {**SETTINGS, "data": data.path, "tensorboard": False, "telemetry_interval": 0}
+    whole = {**settings, "runs_dir": tmp_path / "runs", "name": "whole"}
+    assert main(["train", *flags(whole)]) == 0
+    there = {**settings, "runs_dir": "s3://runs/all", "name": "of-two", "resume": "auto"}
+    done = torchrun(2, TRAIN, *flags({**there, "max_steps": 30}))
+    assert done.returncode == 0, done.stdout + done.stderr
+    shutil.rmtree(fresh)
+    assert main(["train", *flags(there)]) == 0
+    place = fresh / "vae-dist" / "runs" / "s3" / "runs" / "all" / "of-two"
+    ours, theirs = (
+        [
+            [m[k] for k in ("step", "loss", "recon", "kl")]
+            for m in metrics(run)
+            if m["split"] == "train"
+        ]
+        for run in (place, tmp_path / "runs" / "whole")
+    )
+    assert len(ours) == len(theirs) > 40
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
 def _weights(run: Path) -> bytes:
