@@ -208,7 +208,7 @@ def pictures(
     with torch.inference_mode():
         images = test.values.to_float(torch.from_numpy(test.take(originals)).to(device))
         labels = torch.from_numpy(test.labels[originals]).to(device)
-        mu, _ = objective.model.encode(images, labels)
+        mu = draw.means(objective, images, labels)
         by_latent = torch.from_numpy(scale).to(device, mu.dtype)
         walks, latents = draw.traverse(objective, mu[0], by_latent, 10, 9, labels[:1])
         pairs = len(mu) // 2

@@ -66,17 +66,18 @@ def images_of(objective: Objective, z: Tensor, labels: Tensor | None = None) -> 
     return torch.cat(parts).unflatten(0, z.shape[:-1])
 
 
-def means(objective: Objective, images: Tensor, labels: Tensor) -> Tensor:
+def means(objective: Objective, images: Tensor, labels: Tensor | None = None) -> Tensor:
     """mu (n, z) of images (n, C, H, W) in [0, 1], a chunk at a time; labels are (n,)."""
     size = at_once(objective.model.image_shape, images.device)
-    pairs = zip(images.split(size), labels.split(size), strict=True)
+    parts = images.split(size)
+    given = [None] * len(parts) if labels is None else labels.split(size)
+    pairs = zip(parts, given, strict=True)
     return torch.cat([objective.model.encode(*pair)[0] for pair in pairs])
 
 
 def reconstruct(objective: Objective, images: Tensor, labels: Tensor | None = None) -> Tensor:
     """Mean images from z = mu of images (n, C, H, W) in [0, 1]; labels are (n,)."""
-    mu, _ = objective.model.encode(images, labels)
-    return images_of(objective, mu, labels)
+    return images_of(objective, means(objective, images, labels), labels)
 
 
 def generator(device: torch.device, seed: int, purpose: str = "sample") -> torch.Generator:

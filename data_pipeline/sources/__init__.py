@@ -42,6 +42,10 @@ def load_source(config: SourceConfig, progress: Progress | None = None) -> Sourc
     watcher = progress if progress is not None else Silent()
     for flag in without_effect(config):
         watcher.say(f"warning: {flag} has no effect on --dataset {config.dataset}")
+    if config.dataset == "hf" and config.source:
+        from data_pipeline.sources.hf import address_of
+
+        config = _at(config, address_of(config.source))
     if config.source and is_remote(config.source):
         data = _brought(config, watcher)
     else:
@@ -84,7 +88,7 @@ def without_effect(config: SourceConfig) -> Iterator[str]:
     """Flags that were given and mean nothing to this kind of source."""
     if config.dataset not in DATASETS:
         return  # an installed package reads what it likes
-    pictures = ("folder", "tiff", "webdataset", "parquet", "celeba")
+    pictures = ("folder", "tiff", "webdataset", "parquet", "hf", "celeba")
     readers = {
         "labels": ("folder", "tiff"),
         "image_field": (*pictures[:-1], "zarr"),
@@ -137,6 +141,10 @@ def _loader_of(dataset: str) -> Callable[[SourceConfig, Progress], SourceData]:
         from data_pipeline.sources.parquet import load_parquet
 
         return load_parquet
+    if dataset == "hf":
+        from data_pipeline.sources.hf import load_hf
+
+        return load_hf
     if dataset == "celeba":
         from data_pipeline.sources.celeba import load_celeba
 

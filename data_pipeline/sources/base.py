@@ -37,6 +37,7 @@ DATASETS = (
     "tiff",
     "webdataset",
     "parquet",
+    "hf",
     "zarr",
     "cifar10",
     "cifar100",
@@ -45,7 +46,7 @@ DATASETS = (
     "usps",
     "celeba",
 )
-OF_USER = ("folder", "npz", "tiff", "webdataset", "parquet", "zarr")
+OF_USER = ("folder", "npz", "tiff", "webdataset", "parquet", "hf", "zarr")
 """Kinds of source that hold whatever the user has."""
 NEED_SOURCE = DATASETS[DATASETS.index("folder") :]
 SOURCES = "vae_dist.sources"  # the entry points of more sets
@@ -73,9 +74,10 @@ class SourceConfig:
         OneOf(*DATASETS, more=partial(installed, SOURCES)),
         tyro.conf.arg(aliases=["--dataset-type"]),
     ] = "fmnist"
-    """mnist, fmnist, kmnist, emnist-letters (-balanced, -digits, -mnist, -bymerge, -byclass), digits, sprites (drawn from known factors); from --source: folder (of
-    images), npz (arrays), tiff, webdataset, parquet, zarr, cifar10, cifar100, svhn, stl10, usps,
-    celeba."""
+    """mnist, fmnist, kmnist, emnist-letters (-balanced, -digits, -mnist, -bymerge, -byclass),
+    digits, sprites (drawn from known factors); from --source: folder (of images), npz (arrays),
+    tiff, webdataset, parquet, hf (USER/NAME of the Hugging Face Hub), zarr, cifar10, cifar100,
+    svhn, stl10, usps, celeba."""
     source: str | None = None
     """Folder with the raw files, folder of images, or file, or its address (s3://, gs://, hf://,
     https:// of a file), which is brought to TMPDIR first; searched alone if given."""

@@ -12,6 +12,7 @@ from evaluation.sampling import rows_of
 
 ACTIVE = 0.01  # Burda et al. (2016): a unit is active where Var[mu] exceeds this
 PAIRS, STEPS = 500, 9
+LINES = 10  # that are decoded at a time
 MOST_LATENTS = 256
 """Latents that have a row of their own; of more latents those with the largest KL."""
 
@@ -131,15 +132,17 @@ def smoothness(
         for metric in ("interpolation_length", "interpolation_jump"):
             yield blank(metric, "no pairs of test images", split="test")
         return
-    along = lines(mu, first, second)
-    images = decode(along.reshape(-1, mu.shape[1])).reshape(len(first), STEPS, -1)
-    step = np.linalg.norm(np.diff(images, axis=1), axis=2)
-    ends = np.linalg.norm(images[:, -1] - images[:, 0], axis=1).clip(min=1e-12)
+    step, ends = [], []
+    for part in np.split(lines(mu, first, second), range(LINES, len(first), LINES)):
+        images = decode(part.reshape(-1, mu.shape[1])).reshape(len(part), STEPS, -1)
+        step.append(np.linalg.norm(np.diff(images, axis=1), axis=2))
+        ends.append(np.linalg.norm(images[:, -1] - images[:, 0], axis=1).clip(min=1e-12))
+    steps = np.concatenate(step)
     common = {"split": "test", "seed": seed, "note": _lines_note(len(first), labels)}
     yield {
         "metric": "interpolation_length",
-        "value": float(np.median(step.sum(1) / ends)),
+        "value": float(np.median(steps.sum(1) / np.concatenate(ends))),
         **common,
     }
-    jump = step.max(1) / step.mean(1).clip(min=1e-12)
+    jump = steps.max(1) / steps.mean(1).clip(min=1e-12)
     yield {"metric": "interpolation_jump", "value": float(np.median(jump)), **common}

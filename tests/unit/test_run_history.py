@@ -74,7 +74,7 @@ def test_weights_are_read_without_the_optimizer_and_never_when_changed(run: Path
     weights, meta = load_model(checkpoint)
     assert meta.step == 36
     assert torch.equal(weights["w"], torch.full((2,), 36.0))
-    with pytest.raises(UserError, match="trainer.pt"):
+    with pytest.raises(UserError, match=r"trainer\.pt"):
         load_checkpoint(checkpoint)
     (checkpoint / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="SHA-256"):
