@@ -238,6 +238,15 @@ def test_wrong_input_is_one_line(
     assert complaint.splitlines()[-1].startswith("vae-dist: error:")
 
 
+def test_a_folder_without_images_is_told_by_this_commands_flag(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("no image")
+    assert encode(run, tmp_path / "notes", tmp_path / "z.npz") == 2
+    assert f"--images {tmp_path / 'notes'}: no images in it" in capsys.readouterr().err
+
+
 def test_images_of_another_shape_are_refused(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ from tests.integration.hub_stand_in import hub
 from tests.run_folders import write_run
 from tests.training_runs import ROOT
 from vae_dist.export import programs
+from vae_dist.export.card import model_card
 from vae_dist.run.load import load_run
 from vae_dist.run.trained import Run
 
@@ -38,6 +39,27 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
 def runs(data: DataFolder) -> dict[str, Run]:
     root = Path(data.path).parent
     return {name: load_run(write_run(root / name, data, **more)) for name, more in MODELS.items()}
+
+
+@pytest.mark.parametrize(
+    ("program", "shown"),
+    [
+        ("/home/me/bin/vae-dist", "vae-dist train --lr 0.1"),
+        ("/home/me/src/launch/cli.py", "vae-dist train --lr 0.1"),
+        ("/home/me/src/launch/train.py", "vae-dist train train --lr 0.1"),
+        ("/home/me/my_program.py", None),
+    ],
+)
+def test_a_card_names_the_command_and_no_place_of_it(
+    program: str, shown: str | None, runs: dict[str, Run]
+) -> None:
+    run = runs["fc_conv"]
+    file = run.path.parents[1] / "environment.json"
+    file.write_text(json.dumps({"command": [program, "train", "--lr", "0.1"]}))
+    card = model_card(run)
+    file.unlink()
+    assert "/home/me" not in card
+    assert (f"```\n{shown}\n```" in card) is (shown is not None)
 
 
 def export(run: Run, out: Path, *words: str) -> int:

@@ -220,7 +220,10 @@ def _load(
             options = {**options, "image_size": height}
     config = SourceConfig(dataset=kind, source=str(path), **options)
     config.test_fraction = 0.0  # nothing is held out
-    return load_source(config, progress)
+    try:
+        return load_source(config, progress)
+    except UserError as error:  # in the words of this command
+        raise UserError(str(error).replace("--source ", "--images ", 1)) from error
 
 
 def digest(*facts: str) -> str:

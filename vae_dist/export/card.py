@@ -64,9 +64,8 @@ def model_card(run: Run, figures: Sequence[Mapping[str, Any]] = ()) -> str:
         + (", their exponential moving average" if run.averaged else ""),
     ]
     folder = run.path.parents[1] if run.path.is_dir() else None
-    command = _read(folder, "environment.json").get("command")
-    if command:
-        lines += ["", "```", shlex.join(map(str, command)), "```"]
+    if command := _command_of(folder):
+        lines += ["", "```", command, "```"]
     found = _validation(folder, run.step)
     if found:
         lines += ["", "## Validation", "", "Nats an image where no unit is given.", ""]
@@ -80,6 +79,14 @@ def model_card(run: Run, figures: Sequence[Mapping[str, Any]] = ()) -> str:
             interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
             lines.append(f"| {row['name']} | {row['value']:.4f} | {interval} |")
     return "\n".join(lines) + "\n"
+
+
+def _command_of(folder: Path | None) -> str:
+    """The command of the training, without a path of its machine; empty where a program was it."""
+    program, *words = _read(folder, "environment.json").get("command") or [""]
+    start = {"vae-dist": ["vae-dist"], "cli.py": ["vae-dist"], "train.py": ["vae-dist", "train"]}
+    found = start.get(Path(str(program)).name)
+    return shlex.join([*found, *map(str, words)]) if found else ""
 
 
 def _read(folder: Path | None, name: str) -> dict[str, Any]:
