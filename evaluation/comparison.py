@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from typing import Any
 
@@ -143,7 +144,8 @@ class Comparison:
         labels, mu = self.splits["test"].labels, latents["test/mu"]
         pca = self._pca_beside(info)
         with self.stages.stage("pictures", info.name):
-            for figure in smoothness(run.decode, mu, labels, self.config.seed):
+            pixels = math.prod(run.image_shape)
+            for figure in smoothness(run.decode, mu, labels, self.config.seed, pixels):
                 self._add(common | figure)
             self.artifacts.add_run(info, run, mu.std(0))
             if pca is None:

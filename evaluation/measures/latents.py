@@ -13,6 +13,7 @@ from evaluation.sampling import rows_of
 ACTIVE = 0.01  # Burda et al. (2016): a unit is active where Var[mu] exceeds this
 PAIRS, STEPS = 500, 9
 LINES = 10  # that are decoded at a time
+DECODED = 1 << 26  # values of images on all lines: beyond 128 pixels, decoding takes minutes
 MOST_LATENTS = 256
 """Latents that have a row of their own; of more latents those with the largest KL."""
 
@@ -118,16 +119,21 @@ def emptiness(
 
 
 def smoothness(
-    decode: Callable[[np.ndarray], np.ndarray], mu: np.ndarray, labels: np.ndarray, seed: int
+    decode: Callable[[np.ndarray], np.ndarray],
+    mu: np.ndarray,
+    labels: np.ndarray,
+    seed: int,
+    pixels: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """How evenly a decoder moves along straight lines between latents of test images.
 
     ``interpolation_length``: length of the decoded path over the distance of its ends, at
     least 1. ``interpolation_jump``: the largest step over the mean step, at least 1. Medians
-    over pairs.
+    over 100 pairs; of large images, which have `pixels` values each, over as few as 10.
     """
     first, second = pairs_of(labels, seed)
-    first, second = first[:100], second[:100]
+    most = min(100, max(10, DECODED // (STEPS * pixels)))
+    first, second = first[:most], second[:most]
     if not len(first):
         for metric in ("interpolation_length", "interpolation_jump"):
             yield blank(metric, "no pairs of test images", split="test")

@@ -148,6 +148,22 @@ def test_gap_tells_islands_from_a_continuous_cloud():
     assert gaps[0] < 10 < gaps[1]
 
 
+@pytest.mark.parametrize(("pixels", "lines"), [(784, 100), (3 * 256**2, 37), (3 * 512**2, 10)])
+def test_fewer_lines_are_decoded_of_large_images(pixels, lines):
+    rng = np.random.default_rng(0)
+    decoded = []
+
+    def decode(z):
+        decoded.append(len(z))
+        return z
+
+    mu, labels = rng.standard_normal((500, 3)), rng.integers(0, 3, 500)
+    rows = list(smoothness(decode, mu, labels, 0, pixels))
+    assert sum(decoded) == 9 * lines
+    assert max(decoded) <= 90
+    assert {row["note"] for row in rows} == {f"{lines} lines between classes"}
+
+
 def test_smoothness_of_a_linear_decoder_is_one():
     labels, mu = np.arange(200) % 4, RNG.normal(size=(200, 3)).astype(np.float32)
     matrix = RNG.normal(size=(3, 20))
