@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,16 @@ def best_of(runs_dir: str | Path, run: str) -> dict[str, Any]:
 
 
 def write_beside(runs_dir: str | Path, name: str, content: bytes) -> None:
-    """Write a small file next to the runs; it appears whole."""
+    """Write a small file next to the runs; it appears whole.
+
+    Raises
+    ------
+    UserError
+        If the folder, or the store of an address, does not take it.
+    """
     if is_remote(str(runs_dir)):
-        _store(runs_dir).write(name, content)
+        with _store_of_user():
+            _store(runs_dir).write(name, content)
         return
     from data_pipeline.files import write_whole
 
@@ -53,16 +62,22 @@ def place_of(runs_dir: str | Path, name: str) -> str:
 
 def _read(runs_dir: str | Path, name: str) -> bytes:
     if is_remote(str(runs_dir)):
-        from data_pipeline.remote.transfer import TransferError
-
-        try:
+        with _store_of_user():
             return _store(runs_dir).read(name) or b""
-        except TransferError as error:
-            raise UserError(f"--runs-dir: {error}; Fix: see docs/remote.md") from error
     try:
         return (Path(runs_dir) / name).read_bytes()
     except OSError:
         return b""
+
+
+@contextmanager
+def _store_of_user() -> Iterator[None]:
+    from data_pipeline.remote.transfer import TransferError
+
+    try:
+        yield
+    except TransferError as error:
+        raise UserError(f"--runs-dir: {error}; Fix: see docs/remote.md") from error
 
 
 def _store(runs_dir: str | Path) -> Any:

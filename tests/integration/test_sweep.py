@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from launch.sweep import carry_out as sweep
 from launch.sweep.search import Search
 from launch.sweep.trainings import read_grid
 from tests.data_folders import drawn, written
+from tests.s3 import s3_server
 from tests.training_runs import environment
 from tests.warm import run_warm
 
@@ -176,3 +178,39 @@ def test_a_wrong_search_is_refused(
     path.write_text(text)
     assert main(["sweep", "--grid", str(path), "--runs-dir", str(tmp_path / "runs")]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("warm")
+def test_parts_of_a_sweep_meet_in_a_store(
+    grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two machines without a common folder make one table; what needs a folder is refused at once,
+    and a bucket that is not there is one line."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = ["sweep", "--grid", str(grid), "--name", "s", "--runs-dir"]
+    with s3_server():
+        import fsspec
+
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("runs")
+        for task in "01":
+            assert main([*words, "s3://runs/all", "--part", f"{task}/2"]) == 0
+            shutil.rmtree(tmp_path / "cache")
+        with fsspec.open("s3://runs/all/s.csv", "r") as file:
+            assert [row["state"] for row in csv.DictReader(file)] == ["done", "done"]
+        capsys.readouterr()
+        assert main([*words, "s3://nowhere/all", "--table", "True"]) == 2
+        assert _last_line(capsys).startswith(
+            "vae-dist: error: --runs-dir: s3://nowhere/all/s.csv: "
+        )
+    grid.write_text(f'[fixed]\ndata = "{tmp_path}/data"\n[search]\nlatent_size = [2, 3]\n')
+    assert main([*words, "s3://runs/all"]) == 2
+    assert "journal in a folder that its tasks share; Fix: give a path" in _last_line(capsys)
+    study = ["ablate", "--study", "article2018", "--data", str(tmp_path / "data")]
+    assert main([*study, "--runs-dir", "s3://runs/all"]) == 2
+    assert "is an address" in _last_line(capsys)
+
+
+def _last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("vae-dist: error: --runs-dir")
+    return lines[-1]

@@ -10,6 +10,7 @@ import fsspec
 import pytest
 
 from data_pipeline.errors import UserError
+from data_pipeline.remote.transfer import TransferError
 from launch.sweep.runs import best_of, status_of
 from launch.sweep.table import make_table
 from launch.sweep.trainings import Training
@@ -68,3 +69,13 @@ def test_a_store_that_does_not_answer_is_no_run_that_was_not_started(monkeypatch
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     with pytest.raises(UserError, match="nosuch"):
         status_of("nosuch://bucket/runs", "a")
+
+
+def test_a_store_that_does_not_take_the_table_is_named_in_one_line(monkeypatch):
+    monkeypatch.setattr("vae_dist.mirror.store.Store.write", _refused)
+    with pytest.raises(UserError, match=r"^--runs-dir: memory://x/mine.csv: not found; Fix: "):
+        make_table([Training("a", {"lr": 0.1}, [])], "mine", "memory://x")
+
+
+def _refused(store, name, content):
+    raise TransferError(f"{store.address}/{name}: not found")
