@@ -19,7 +19,9 @@ from data_pipeline.sources.labels import remarks
 __all__ = ["DATASETS", "SourceConfig", "SourceData", "load_source"]
 
 
-def load_source(config: SourceConfig, progress: Progress | None = None) -> SourceData:
+def load_source(
+    config: SourceConfig, progress: Progress | None = None, *, remark: bool = True
+) -> SourceData:
     """Find a data set, check it and read it.
 
     Parameters
@@ -28,6 +30,8 @@ def load_source(config: SourceConfig, progress: Progress | None = None) -> Sourc
         Which, and where from.
     progress : Progress, optional
         Told what is found where, and of downloads.
+    remark : bool
+        Also tell of labels that are missing, which matter where images are trained on.
 
     Returns
     -------
@@ -52,7 +56,7 @@ def load_source(config: SourceConfig, progress: Progress | None = None) -> Sourc
         data = _read(config, watcher)
     if config.binarise:
         data = binarised(data)
-    for line in remarks(data.splits, data.classes):
+    for line in remarks(data.splits, data.classes) if remark else ():
         watcher.say(line)
     return data
 

@@ -81,7 +81,9 @@ def test_one_split(run: Run, data: DataFolder, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path / "z.npz")["index"], data.arrays("test").index)
 
 
-def test_pictures_are_scaled_to_the_run_and_keep_their_names(run: Run, tmp_path: Path) -> None:
+def test_pictures_are_scaled_to_the_run_and_keep_their_names(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -90,6 +92,11 @@ def test_pictures_are_scaled_to_the_run_and_keep_their_names(run: Run, tmp_path:
         Image.fromarray(image).save(folder / f"{name}.png")
     Image.fromarray(rng.integers(0, 256, (20, 31, 3), dtype=np.uint8)).save(folder / "f.png")
     assert encode(run, folder, tmp_path / "z.npz") == 0
+    said = capsys.readouterr()
+    assert (
+        "pictures: read in grey, scaled and cropped to 8x8 where they differ" in said.out + said.err
+    )
+    assert "no image has a label" not in said.out + said.err  # nothing is trained here
     found = read(tmp_path / "z.npz")
     assert [Path(name).name for name in found["names"]] == [f"{name}.png" for name in "abcdef"]
     order = np.argsort(list("ecadb"))
@@ -236,6 +243,15 @@ def test_wrong_input_is_one_line(
     complaint = capsys.readouterr().err
     assert message in complaint
     assert complaint.splitlines()[-1].startswith("vae-dist: error:")
+
+
+def test_what_a_file_without_latents_holds_is_named(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "x.npz", images=np.zeros(3), other=np.zeros(3))
+    words = ["--latents", str(tmp_path / "x.npz"), "--out", str(tmp_path / "y.npz")]
+    assert main(["decode", "--run", str(run.path.parents[1]), *words]) == 2
+    assert "holds images, other; expected one of mu, z, latents" in capsys.readouterr().err
 
 
 def test_a_folder_without_images_is_told_by_this_commands_flag(

@@ -214,14 +214,20 @@ def _load(
     kind = _kind(path)
     if kind not in ("npz", "zarr"):
         channels, height, width = image_shape
-        if channels in (1, 3):
-            options = {**options, "color": "grey" if channels == 1 else "rgb"}
+        colour = {1: "grey", 3: "rgb"}.get(channels)
+        if colour:
+            options = {**options, "color": colour}
         if height == width:
             options = {**options, "image_size": height}
+            kept = f"in {colour}, " if colour else ""
+            progress.say(
+                f"{path.name}: read {kept}scaled and cropped to {height}x{width} where they differ, "
+                "as the run was trained"
+            )
     config = SourceConfig(dataset=kind, source=str(path), **options)
     config.test_fraction = 0.0  # nothing is held out
     try:
-        return load_source(config, progress)
+        return load_source(config, progress, remark=False)
     except UserError as error:  # in the words of this command
         raise UserError(str(error).replace("--source ", "--images ", 1)) from error
 

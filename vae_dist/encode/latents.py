@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from data_pipeline.errors import UserError, files_of_user
 from data_pipeline.folder.opening import open_data
+from data_pipeline.sources.names import shown
 from data_pipeline.sources.numpy_files import open_npy, open_npz
 from vae_dist.encode.rows import Chunk, Piece, Rows
 
@@ -30,17 +31,12 @@ class LatentRows(Rows):
     def __init__(self, path: Path) -> None:
         with files_of_user(f"--latents {path}: cannot be read"):
             columns = _columns(path)
-        found = [word for word in WORDS if word in columns]
-        if not found:
-            have = ", ".join(columns) or "nothing"
-            raise UserError(f"--latents {path}: holds {have}; expected one of {', '.join(WORDS)}")
-        z = columns[found[0]]
+        found = _latents_in(columns, path)
+        z = columns[found]
         if z.ndim != 2 or z.dtype.kind != "f" or not len(z):
-            raise UserError(
-                f"--latents {path}: {found[0]} is {z.dtype} {z.shape}; give floats (n, z)"
-            )
+            raise UserError(f"--latents {path}: {found} is {z.dtype} {z.shape}; give floats (n, z)")
         if not np.isfinite(z).all():
-            raise UserError(f"--latents {path}: {found[0]} holds NaN or infinite values")
+            raise UserError(f"--latents {path}: {found} holds NaN or infinite values")
         self.z, count = z.astype(np.float32), len(z)
         for name in ("labels", "index"):
             if name in columns and columns[name].dtype.kind not in "iu":
@@ -69,6 +65,15 @@ class LatentRows(Rows):
             yield Chunk(self.z[at], self.labels[at], self.index[at], names)
 
 
+def _latents_in(names: Collection[str], path: Path) -> str:
+    """Which of a file's arrays the latents are."""
+    found = next((word for word in WORDS if word in names), None)
+    if found is None:
+        have = ", ".join(map(shown, list(names)[:20])) or "nothing"
+        raise UserError(f"--latents {path}: holds {have}; expected one of {', '.join(WORDS)}")
+    return found
+
+
 def _columns(path: Path) -> dict[str, np.ndarray]:
     if path.is_dir():
         return _folder(path)
@@ -77,7 +82,8 @@ def _columns(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".npy":
         return {WORDS[0]: open_npy(path).whole()}
     wanted = (*WORDS, "labels", "index", "names", "split", "classes")
-    arrays, _ = open_npz(path, lambda name: name in wanted)
+    arrays, names = open_npz(path, lambda name: name in wanted)
+    _latents_in(names, path)
     return {name: array.whole() for name, array in arrays.items()}
 
 
