@@ -102,8 +102,8 @@ def ours(turns: Turns, data: DataFolder, name: str, batch_size: int, loader: str
             model=ModelConfig(model_type=name, latent_size=LATENTS),
         )
         trainer = Trainer(settings, data, StopRequest())
-        batches = trainer.train_loader.batches
-        trainer.train_loader.batches = lambda *at: turns.over(batches(*at))  # type: ignore[method-assign]
+        batches = trainer.loaders.train.batches
+        trainer.loaders.train.batches = lambda *at: turns.over(batches(*at))  # type: ignore[method-assign]
         trainer.train()
 
 

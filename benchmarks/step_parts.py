@@ -105,7 +105,7 @@ def _measure(trainer: Trainer) -> dict[str, Any]:
         nonlocal batches
         batch = next(batches, None)
         if batch is None:
-            batches = trainer.train_loader.batches(state.counters.epoch)
+            batches = trainer.loaders.train.batches(state.counters.epoch)
             state.counters.epoch += 1
             batch = next(batches)
         train_step(state, batch.to(state.device), measure=False)

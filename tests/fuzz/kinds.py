@@ -19,7 +19,7 @@ from random import Random
 from data_pipeline.errors import UserError
 from tests.fuzz import mutate
 from tests.fuzz.bases import CACHED, CACHED_ARRAY, TRAINING, flags, serve
-from vae_dist.train.state import NonFiniteLoss
+from vae_dist.train.readings import NonFiniteLoss
 
 Mutation = Callable[[Random, bytes], bytes]
 

@@ -20,9 +20,10 @@ from vae_dist.losses import LossConfig
 from vae_dist.memory.allocator import keep_freed_memory
 from vae_dist.models import MODELS, ModelConfig
 from vae_dist.sinks import LogConfig
+from vae_dist.train.readings import NonFiniteLoss
 from vae_dist.train.settings import RunConfig, Settings
 from vae_dist.train.signals import MOST_CALLS, Agreement, StopRequest
-from vae_dist.train.state import NonFiniteLoss, TrainState
+from vae_dist.train.state import TrainState
 from vae_dist.train.step import train_step
 
 SHAPE = (1, 28, 28)

@@ -9,8 +9,8 @@ from data_pipeline.folder import DataFolder
 from data_pipeline.load.loader import make_loader
 from data_pipeline.order import World
 from vae_dist.run.folder import RunFolder
+from vae_dist.train.readings import NonFiniteLoss
 from vae_dist.train.settings import Settings, crop_of_loader
-from vae_dist.train.state import NonFiniteLoss
 
 
 def explain(

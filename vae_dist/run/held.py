@@ -11,7 +11,8 @@ from torch import Tensor
 
 from data_pipeline.errors import UserError
 from data_pipeline.records import read_record
-from vae_dist.train.state import Counters, TrainState
+from vae_dist.train.counters import Counters
+from vae_dist.train.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

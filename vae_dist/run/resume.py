@@ -25,10 +25,11 @@ from vae_dist.run.folder import RunFolder
 from vae_dist.run.held import Held, check_path, checked
 from vae_dist.run.which_checkpoint import own_checkpoint, prune, resolve_checkpoint
 from vae_dist.train.accelerator import on_main
+from vae_dist.train.counters import Counters
 from vae_dist.train.ema import Average, split_average
 from vae_dist.train.optim import set_rates
 from vae_dist.train.start import initialise
-from vae_dist.train.state import Counters, TrainState
+from vae_dist.train.state import TrainState
 
 NOISE = "philox4x32-10"
 """How noise and augmentation are drawn; checkpoints without this word are of an older way."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
 import warnings
@@ -22,51 +21,19 @@ from vae_dist.losses import balance
 from vae_dist.models import build_model
 from vae_dist.objective import Objective, Terms
 from vae_dist.train.accelerator import prepare_module
+from vae_dist.train.counters import Counters
 from vae_dist.train.ema import Average
 from vae_dist.train.graph import StepGraphs, why_not
 from vae_dist.train.optim import build_optimizer, build_scheduler, set_rates
+from vae_dist.train.readings import SUMS, Reading, first_bad, means
 from vae_dist.train.settings import Settings, check_fit, crop_of_loader
 from vae_dist.train.start import freeze
-
-SUMS = ("loss", "recon", "kl", "images", "ssim", "ssim_images")
-"""What is summed over the images of the steps that compute it, on the device, in this order."""
 
 RUNNING_MEAN_GAMMA = 0.9
 
 CACHED_PIXELS = 1 << 20
 """Pixels that a CPU works on at once: what is computed of them stays in its caches. A larger
 batch is computed in parts, as under ``--accumulate``."""
-
-
-class NonFiniteLoss(RuntimeError):
-    """The loss or its gradient is NaN or infinite."""
-
-
-@dataclasses.dataclass
-class Counters:
-    """Where a run stands. With the weights and the optimizer, this is its whole state."""
-
-    epoch: int = 0
-    """Epochs completed, validation included."""
-    step_in_epoch: int = 0
-    """Steps taken in the epoch that is under way."""
-    step: int = 0
-    """Optimizer steps taken in all."""
-    skipped: int = 0
-    """Steps whose update the fp16 scaler skipped."""
-    bad_steps: int = 0
-    """Steps whose update was skipped under --max-bad-steps."""
-    since_best: int = 0
-    """Validations since the best one."""
-    since_reduction: int = 0
-    """Validations since the best one or the last time that the plateau schedule lowered the rate."""
-    reductions: int = 0
-    """How often it did."""
-
-    @property
-    def updates(self) -> int:
-        """Times that the optimizer changed the weights."""
-        return self.step - self.skipped - self.bad_steps
 
 
 class TrainState:
@@ -216,6 +183,26 @@ class TrainState:
             set_rates(self.scheduler)
         return False
 
+    @property
+    def epoch_complete(self) -> bool:
+        """Whether every step of the epoch under way is taken; its validation may be to come."""
+        return self.counters.step_in_epoch >= self.steps_per_epoch
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether ``--patience`` validations went by without a better one."""
+        patience = self.settings.run.patience
+        return bool(patience) and self.counters.since_best >= patience
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is done."""
+        run, counters = self.settings.run, self.counters
+        if counters.epoch >= run.epochs or self.out_of_patience:
+            return True
+        # An epoch that ends at the limit is validated first.
+        return bool(run.max_steps) and counters.step >= run.max_steps and not self.epoch_complete
+
     def constant(self, count: int, value: float) -> Tensor:
         """A tensor (count,) of one value, fp32, made once."""
         key = count, value
@@ -287,7 +274,8 @@ class TrainState:
         extra = [
             m.double() if isinstance(m, Tensor) else torch.full((), m, **self._wide) for m in more
         ]
-        reading = Reading(torch.cat([self.reduce(own), *(m[None] for m in extra)]), self)
+        numbers = torch.cat([self.reduce(own), *(m[None] for m in extra)])
+        reading = Reading(numbers, self.checks, self.counters.step, self.reduce)
         self.checks = []
         return reading
 
@@ -303,57 +291,8 @@ class TrainState:
         All processes must call this.
         """
         if self.checks and not math.isfinite(self.reduce(torch.stack(self.checks)).sum().item()):
-            raise self.non_finite(self.checks, self.counters.step)
-
-    def non_finite(self, checks: list[Tensor], step: int) -> NonFiniteLoss:
-        """The first of some steps, the last of which is the one before `step`, that went wrong."""
-        found = self.reduce(torch.stack(checks))
-        first = int((~torch.isfinite(found)).nonzero()[0])
-        return NonFiniteLoss(step - len(checks) + first)
+            raise first_bad(self.checks, self.counters.step, self.reduce)
 
     def learning_rate(self) -> float:
         """The rate of the next step."""
         return float(self.scheduler.get_last_lr()[0])
-
-
-class Reading:
-    """Numbers on their way from the device; to wait for them a window later costs nothing.
-
-    Parameters
-    ----------
-    numbers : Tensor
-        Reduced sums in the order of `SUMS`, the sum of all checks, then more numbers.
-    state : TrainState
-        Whose they are.
-    """
-
-    def __init__(self, numbers: Tensor, state: TrainState) -> None:
-        self._state, self._checks, self._step = state, state.checks, state.counters.step
-        self._numbers = numbers.to("cpu", non_blocking=True)  # page-locked, where from a GPU
-        self._arrived = None
-        if numbers.device.type == "cuda":
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
-
-    def read(self) -> tuple[dict[str, float], list[float]]:
-        """Means over the step's images and the other numbers, the same on every process.
-
-        Raises
-        ------
-        NonFiniteLoss
-            If the loss of a step since the reading before was NaN or infinite.
-        """
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        *sums, check = self._numbers[: len(SUMS) + 1].tolist()
-        if not math.isfinite(check):
-            raise self._state.non_finite(self._checks, self._step)
-        return means(sums), self._numbers[len(SUMS) + 1 :].tolist()
-
-
-def means(total: list[float]) -> dict[str, float]:
-    """Figures an image from reduced sums in the order of `SUMS`; NaN where there is no image."""
-    sums = dict(zip(SUMS, total, strict=True))
-    images, shown = sums["images"] or math.nan, sums["ssim_images"]
-    figures = {name: sums[name] / images for name in ("loss", "recon", "kl")}
-    return figures | ({"ssim": sums["ssim"] / shown} if shown else {})

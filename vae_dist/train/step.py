@@ -11,7 +11,8 @@ from torch import Tensor
 from data_pipeline.batch import Batch
 from vae_dist.losses import kl_weight_at
 from vae_dist.metrics import ssim
-from vae_dist.train.state import NonFiniteLoss, TrainState
+from vae_dist.train.readings import NonFiniteLoss
+from vae_dist.train.state import TrainState
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,9 @@ import contextlib
 import math
 import socket
 import sys
-import time
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from data_pipeline.batch import Batch
 from data_pipeline.errors import UserError
 from data_pipeline.folder import DataFolder
 from data_pipeline.load.prefetch import on_device
@@ -23,8 +20,6 @@ from vae_dist.memory.allocator import keep_freed_memory
 from vae_dist.memory.plan import Fit
 from vae_dist.run.history import best_score
 from vae_dist.run.resume import restore, save
-from vae_dist.sinks import NullSink, Sink, open_sinks
-from vae_dist.telemetry import compare, make_telemetry, table
 from vae_dist.train.accelerator import make_accelerator, on_main
 from vae_dist.train.callbacks import Callback
 from vae_dist.train.loaders import open_loaders
@@ -32,19 +27,17 @@ from vae_dist.train.opening import (
     COPY_SECONDS,
     closing,
     introduction,
-    make_profiler,
     open_folder,
     wait_for_copy,
     write_run_files,
 )
+from vae_dist.train.readings import NonFiniteLoss
+from vae_dist.train.reporting import Reporter, Status
 from vae_dist.train.settings import Settings
 from vae_dist.train.signals import EXIT_REQUEUE, Agreement, StopRequest
-from vae_dist.train.state import NonFiniteLoss, Reading, TrainState
-from vae_dist.train.step import Measured, train_step
+from vae_dist.train.state import TrainState
+from vae_dist.train.step import train_step
 from vae_dist.train.validation import reconstruction_panel, validate
-
-STATUS_SECONDS = 1.0
-"""How often ``status.json`` is written while the run goes on."""
 
 
 class Trainer:
@@ -94,6 +87,7 @@ class Trainer:
         self.agreement = Agreement(
             self.stop, self.world, timeout=settings.precision.collective_timeout
         )
+        self.status = Status(self.folder, self.world)
         self._take_folder()
         try:
             self._build()
@@ -111,7 +105,6 @@ class Trainer:
     def _take_folder(self) -> None:
         """Make the run folder on the main process; if it is taken, fail on all of them."""
         run = self.settings.run
-
         resume = self.settings.here(run.resume)
 
         def take() -> None:
@@ -122,7 +115,7 @@ class Trainer:
                     "the run that is there; Fix: leave out --resume to start over",
                     stacklevel=2,
                 )
-            self._status("starting", world_size=self.world.size, host=socket.gethostname())
+            self.status.set("starting", world_size=self.world.size, host=socket.gethostname())
 
         on_main(self.is_main, take)
         if not self.is_main:
@@ -131,11 +124,11 @@ class Trainer:
     def _build(self) -> None:
         settings = self.settings
         self.loaders = open_loaders(self.data, settings, self.accelerator)
-        self.train_loader, self.val_loader = self.loaders.train, self.loaders.val
-        self._status("starting", left_out=self.loaders.left_out)
+        self.status.set("starting", left_out=self.loaders.left_out)
         self.state = TrainState(
-            settings, self.data.manifest, self.accelerator, self.train_loader.steps_per_epoch
+            settings, self.data.manifest, self.accelerator, self.loaders.train.steps_per_epoch
         )
+        self.status.state = self.state
         self.state.order = self.loaders.order
         self.origin = restore(self.state, self.folder.checkpoints, self.data)
         self.fit = Fit(self.state)  # may run out of memory on purpose
@@ -152,8 +145,6 @@ class Trainer:
             keep_freed_memory()
         self.state.wrap()
         self.saved_step = -1
-        self._unwritten: tuple[Reading, dict[str, Any]] | None = None
-        self._watched: dict[str, float] = {}
         on_main(self.is_main, self._begin)
 
     def _begin(self) -> None:
@@ -197,56 +188,34 @@ class Trainer:
 
     def _train(self) -> int:
         with contextlib.ExitStack() as stack:
-            self.sink: Sink = NullSink()
-            if self.is_main:
-                self.sink = open_sinks(
-                    self.settings,
-                    self.accelerator,
-                    self.folder.path,
-                    self.state.counters.step,
-                    self.state.total_steps,
-                )
-                stack.callback(self.sink.close)
-            self.telemetry = stack.enter_context(
-                make_telemetry(
-                    self.settings.telemetry,
-                    run_dir=self.folder.path,
-                    device=self.state.device,
-                    world=self.world,
-                    first_step=self.state.counters.step,
-                )
-            )
-            self.telemetry.watch(self.state.module)
-            self.profiler = stack.enter_context(make_profiler(self.settings, self.folder.path))
+            self.report = Reporter(self.state, self.status, self.fit, self.callbacks, stack)
             for line in (
                 *introduction(self.state, self.data, self.loaders, self.origin),
                 *self.fit.lines(),
             ):
-                self.sink.say(line)
-            for each in self.callbacks:
-                stack.callback(each.on_end)  # also after an error
-                each.on_start()
+                self.report.sink.say(line)
+            self.report.begin()
             try:
                 stopped = self._loop()
             except NonFiniteLoss as error:
                 raise explain(
                     error, self.data, self.settings, self.folder, self.loaders.left_out
                 ) from None
-            self._report_telemetry()
-            ended = None if self._finished() else self.stop.reason or "a signal"
+            self.report.report_telemetry()
+            ended = None if self.state.finished else self.stop.reason or "a signal"
             for line in closing(self.state, self.data, self.folder, ended):
-                self.sink.say(line)
-        done = self._finished()
+                self.report.sink.say(line)
+        done = self.state.finished
         code = 0 if done else EXIT_REQUEUE
         assert done or stopped
-        self._status("done" if done else "stopped", exit_code=code, reason=self.stop.reason)
+        self.status.set("done" if done else "stopped", exit_code=code, reason=self.stop.reason)
         return code
 
     def _loop(self) -> bool:
         stopped = self.agreement.poll()
-        while not stopped and not self._finished():
+        while not stopped and not self.state.finished:
             stopped = self._train_epoch()
-            if not stopped and (self._epoch_complete() or self._finished()):
+            if not stopped and (self.state.epoch_complete or self.state.finished):
                 stopped = self._end_epoch()
         stopped = self.agreement.settle() or stopped
         if self.saved_step != self.state.counters.step:
@@ -256,9 +225,9 @@ class Trainer:
     def _train_epoch(self) -> bool:
         state, counters, run = self.state, self.state.counters, self.settings.run
         state.module.train()
-        self._start_clock()
-        batches = self.train_loader.batches(counters.epoch, counters.step_in_epoch)
-        for batch in self._timed(on_device(batches, state.device)):
+        self.report.start_clock()
+        batches = self.loaders.train.batches(counters.epoch, counters.step_in_epoch)
+        for batch in self.report.timed(on_device(batches, state.device)):
             log = self.settings.log
             log_now = (counters.step + 1) % log.log_every == 0
             # The last step too: an epoch has figures, however few steps it has.
@@ -269,9 +238,9 @@ class Trainer:
             counters.step_in_epoch += 1
             if log_now:
                 assert measured is not None
-                self._log(measured)
+                self.report.log(measured)
             every = self.settings.checkpoint.checkpoint_every
-            if every and counters.step % every == 0 and not self._epoch_complete():
+            if every and counters.step % every == 0 and not self.state.epoch_complete:
                 self._save()
             if self.agreement.poll():
                 return True
@@ -284,144 +253,45 @@ class Trainer:
 
         Where ``--max-steps`` ends the run within an epoch, that epoch stays open.
         """
-        state, counters = self.state, self.state.counters
-        self._write_log()
+        state, counters, sink = self.state, self.state.counters, self.report.sink
+        self.report.write()
         with state.averaged():
-            figures = validate(state, self.val_loader, self.agreement)
+            figures = validate(state, self.loaders.val, self.agreement)
         if figures is None:
             return True
-        whole = self._epoch_complete()
+        whole = self.state.epoch_complete
         if whole:
             counters.epoch += 1
             counters.step_in_epoch = 0
         epoch = counters.epoch + counters.step_in_epoch / state.steps_per_epoch
         record = {"split": "val", "step": counters.step, "epoch": epoch} | figures
-        self.sink.record(record)
-        for each in self.callbacks:
-            each.on_validation(dict(record))
+        self.report.validated(record)
         if whole:
-            self.sink.epoch(counters.epoch, state.close_epoch(), figures)
+            sink.epoch(counters.epoch, state.close_epoch(), figures)
         pictures = self.settings.log.tensorboard_images and self.settings.loss.of_pixels
         if self.is_main and pictures:
             with state.averaged():
                 panel = reconstruction_panel(state, self.data)
-            self.sink.images(panel, counters.step)
+            sink.images(panel, counters.step)
         by = self.settings.checkpoint.best_by
         score = figures["loss"] if by == "loss" else -figures[by]
         rate, improved = state.learning_rate(), state.judge(score)
         if state.learning_rate() != rate:
-            self.sink.say(f"no better {by} for a while: the rate is now {state.learning_rate():g}")
+            sink.say(f"no better {by} for a while: the rate is now {state.learning_rate():g}")
         self._save(score if math.isfinite(score) else None, best=improved)
-        if self._out_of_patience():
-            self.sink.say(f"{counters.since_best} validations without a better {by}: stopping here")
+        if self.state.out_of_patience:
+            sink.say(f"{counters.since_best} validations without a better {by}: stopping here")
         return self.agreement.poll()
 
-    def _finished(self) -> bool:
-        limit, counters = self.settings.run.max_steps, self.state.counters
-        if counters.epoch >= self.settings.run.epochs or self._out_of_patience():
-            return True
-        # An epoch that ends at the limit is validated first.
-        return bool(limit) and counters.step >= limit and not self._epoch_complete()
-
-    def _out_of_patience(self) -> bool:
-        patience = self.settings.run.patience
-        return bool(patience) and self.state.counters.since_best >= patience
-
-    def _epoch_complete(self) -> bool:
-        return self.state.counters.step_in_epoch >= self.state.steps_per_epoch
-
-    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Note how long each step and its data took."""
-        while True:
-            asked = time.perf_counter()
-            batch = next(batches, None)
-            if batch is None:
-                return
-            images, waited = len(batch), time.perf_counter() - asked
-            try:
-                yield batch
-            finally:  # also where the loop ends with this step
-                self.profiler.step()
-                seconds = time.perf_counter() - asked
-                self.telemetry.step(images=images, seconds=seconds, data_seconds=waited)
-            if taken := self.fit.after_step():
-                self.sink.say(taken)
-
-    def _start_clock(self) -> None:
-        self._clock, self._clock_step = time.perf_counter(), self.state.counters.step
-
-    def _log(self, measured: Measured) -> None:
-        """Begin to read the step's figures; write those of the log line before."""
-        state, counters = self.state, self.state.counters
-        self._write_log()
-        norm = math.nan if measured.norm is None else measured.norm
-        reading = state.begin_reading(measured.sums, state.kl_weight, norm)
-        steps, now = counters.step - self._clock_step, time.perf_counter()
-        figures: dict[str, Any] = {
-            "split": "train",
-            "step": counters.step,
-            "epoch": counters.epoch + counters.step_in_epoch / state.steps_per_epoch,
-            "lr": state.learning_rate(),
-            "skipped_steps": counters.skipped + counters.bad_steps,
-            "images_per_second": steps * self.settings.run.batch_size / (now - self._clock),
-        }
-        self._unwritten = reading, figures
-        self._start_clock()
-        if state.device.type == "cpu":  # nothing to wait for
-            self._write_log()
-
-    def _write_log(self) -> None:
-        """Write figures that were not written yet; all processes must call this."""
-        if self._unwritten is None:
-            return
-        (reading, figures), self._unwritten = self._unwritten, None
-        means, (beta, norm) = reading.read()
-        figures |= means | {"beta": beta, "grad_norm": norm}
-        self.sink.record(figures)
-        for each in self.callbacks:
-            each.on_log(dict(figures))
-        watched = self.telemetry.scalars()
-        if watched != self._watched:  # they are sampled by the clock, not by the step
-            self._watched = watched
-            self.sink.scalars({f"telemetry/{n}": v for n, v in watched.items()}, figures["step"])
-        if time.monotonic() - self._status_told > STATUS_SECONDS:
-            self._status("running", durable=False)
-
     def _save(self, score: float | None = None, *, best: bool = False) -> None:
-        self._write_log()
+        self.report.write()
         config = self.settings.checkpoint
         if self.folder.mirror is not None:  # a copy of a checkpoint is one of its logs too
-            self.sink.flush()
+            self.report.sink.flush()
         target = save(self.state, self.folder, config, score=score, best=best)
         self.saved_step = self.state.counters.step
-        for each in self.callbacks:
-            each.on_checkpoint(target)
-        self._status("running", checkpoint=target.name)
+        self.report.saved(target)
 
     def fail(self, error: BaseException) -> None:
         """Note in the status that this process failed, whichever it is."""
-        with contextlib.suppress(UserError):  # a full disk; the first error is the one to tell
-            self.folder.set_status(
-                state="failed",
-                exit_code=2 if isinstance(error, UserError) else 1,
-                rank=self.world.rank,
-                reason=f"{type(error).__name__}: {error}",
-            )
-
-    def _status(self, state: str, **fields: Any) -> None:
-        self._status_told = time.monotonic()
-        if self.is_main:
-            if hasattr(self, "state"):
-                counters = self.state.counters
-                fields |= {"step": counters.step, "epoch": counters.epoch}
-                fields["total_steps"] = self.state.total_steps
-            self.folder.set_status(state=state, **fields)
-
-    def _report_telemetry(self) -> None:
-        """Gather every process's summary; show the table, keep the figures in the status."""
-        from accelerate.utils import gather_object
-
-        summaries = gather_object([self.telemetry.summary()])
-        if self.is_main:
-            self.sink.show(table(summaries))
-            self.folder.set_status(telemetry=compare(summaries), memory=self.fit.as_dict())
+        self.status.fail(error)
