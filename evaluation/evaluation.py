@@ -99,7 +99,7 @@ def _expected_stages(config: EvaluateConfig) -> int:
     making = bool(methods & {"pca", "concat"}) + 2 * bool(methods & {"umap", "concat"})
     making += runs * (len(methods & {"vae_white", "concat"}) + 2 * ("vae_umap" in methods))
     making += runs > 1 and "ensemble" in methods
-    of_runs = runs * (2 + ("pca" in methods))  # encode, pictures, PCA beside them
+    of_runs = 2 * runs  # encode and pictures; PCA beside them is of the fit that serves all
     of_runs += runs * (config.fid_features is not None)
     return of_runs + making + 2 * embeddings + config.report
 

@@ -34,6 +34,7 @@ def test_the_page_in_an_installed_package(tmp_path: Path, monkeypatch: pytest.Mo
 
     assert main(["prepare", "--dataset", "stripes", "--out", "d"]) == 0
     evaluate = ["evaluate", "--data", "d", "--methods", "pca", "random_projection", "--dims", "3"]
+    evaluate += ["--cache", "c"]
     assert main([*evaluate, "--out", "e", "--report", "False", "--cpu", "True"]) == 0
     rows = read_results(tmp_path / "e").rows
     found = {row.embedding: row.value for row in rows if row.metric == "nearest_mean"}
@@ -43,4 +44,11 @@ def test_the_page_in_an_installed_package(tmp_path: Path, monkeypatch: pytest.Mo
         r.value for r in rows if (r.method, r.metric) == ("random_projection", "knn_test_accuracy")
     ]
     assert max(value for value in accuracy if value is not None) > 0.5
+
+    # Another version of the package: what the first one measured is not taken from the cache.
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.1\n")
+    monkeypatch.setattr(sys.modules["others"], "nearest_mean", lambda *_: 0.25)
+    assert main([*evaluate, "--out", "e2", "--report", "False", "--cpu", "True"]) == 0
+    rows = read_results(tmp_path / "e2").rows
+    assert {row.value for row in rows if row.metric == "nearest_mean"} == {0.25}
     sys.modules.pop("others", None)

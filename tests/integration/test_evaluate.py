@@ -308,6 +308,27 @@ def test_a_conditional_model_is_not_told_the_label(tmp_path, data):
     assert np.allclose(found["train/mu"][:50], run.encode(images)[0], atol=1e-6)
 
 
+def test_figures_of_a_conditional_model_are_those_with_labels(tmp_path, data):
+    """Its ELBO is that of an image with its label, as in training."""
+    run = load_run(write_run(tmp_path / "told", data, conditional=True))
+    splits = open_splits(data, Cache(tmp_path / "cache"))
+    images, labels = splits["test"].take(range(50)), splits["test"].labels[:50]
+    mu, logvar = run.encode(images, labels)
+    found = join_parts([encode_part(run, splits, World(), seed=0, nll_samples=0, nll_images=1)])
+    kl = (np.exp(logvar) + mu**2 - 1 - logvar).sum(1) / 2
+    assert np.allclose(found["test/kl"][:50], kl, rtol=1e-4)
+
+
+def test_stages_are_counted_one_by_one_to_the_last(tmp_path, data, runs, capsys):
+    words = ["evaluate", "--runs", str(runs[0]), "--data", data.path, "--methods", "pca", "vae"]
+    words += ["--dims", "2", "10", "--out", str(tmp_path / "o"), "--backend", "cpu"]
+    assert cli([*words, "--cache", str(tmp_path / "c"), "--report", "False"]) == 0
+    ended = re.findall(r"\[(\d+)/(\d+)\] .* \d+\.\d s", capsys.readouterr().err)
+    numbers, totals = zip(*((int(n), int(total)) for n, total in ended), strict=True)
+    assert numbers == tuple(range(1, totals[0] + 1))
+    assert len(set(totals)) == 1
+
+
 def test_folders_that_cannot_be_written_cost_no_time_and_one_line(tmp_path, data, capsys):
     (tmp_path / "file").write_text("x")
     words = ["evaluate", "--data", data.path, "--methods", "pca", "--backend", "cpu"]

@@ -15,7 +15,7 @@ from data_pipeline.errors import UserError
 from vae_dist.mirror import session as session_module
 from vae_dist.mirror.config import MirrorConfig
 from vae_dist.mirror.fetch import local_copy
-from vae_dist.mirror.index import read_index
+from vae_dist.mirror.index import Index, read_index
 from vae_dist.mirror.lock import StoreLock
 from vae_dist.mirror.mirror import Mirror
 from vae_dist.mirror.places import copy_place, run_place, split_address
@@ -416,3 +416,14 @@ def test_places_hold_no_secrets_and_stay_below_the_cache(tmp_path):
         "checkpoints/step-00000004",
     )
     assert split_address("s3://b/runs/a/") == ("s3://b/runs/a", "")
+
+
+def test_an_index_names_only_what_it_still_holds() -> None:
+    """Neither last nor best may name a checkpoint that was taken out."""
+    names = {f"step-{step:08d}": "0" * 64 for step in (5, 10, 15)}
+    first, second, third = names
+    index = Index(last=third, best=second, checkpoints=names, epochs=dict.fromkeys(names, 1.0))
+    left = index.without([second, third])
+    assert (left.last, left.best) == (first, None)
+    assert list(left.checkpoints) == list(left.epochs) == [first]
+    assert index.without([third]).best == second
