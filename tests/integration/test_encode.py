@@ -269,3 +269,14 @@ def test_images_of_another_shape_are_refused(
     other = written(tmp_path / "other", drawn(shape=(1, 5, 4)))
     assert encode(run, other.path, tmp_path / "z.npz") == 2
     assert "images are 1x5x4, the run was trained on 1x8x8" in capsys.readouterr().err
+
+
+def test_weights_that_were_replaced_begin_a_new_file(
+    run: Run, data: DataFolder, tmp_path: Path
+) -> None:
+    """Parts of one training are not joined with those of another that has its name and step."""
+    other = load_run(write_run(tmp_path / run.name, data, seed=1))
+    assert (other.name, other.step) == (run.name, run.step)
+    images = open_images(data.path, run, split="test", progress=Silent())
+    keys = [encode_job(each, images, tmp_path / "z.npz").key for each in (run, other)]
+    assert keys[0] != keys[1]

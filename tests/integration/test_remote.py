@@ -23,7 +23,7 @@ from data_pipeline.order import World
 from data_pipeline.progress import Silent
 from data_pipeline.remote.cache import Cache
 from data_pipeline.remote.reading import RemoteConfig, join, local_path, read_small
-from data_pipeline.remote.transfer import Patience, TransferError
+from data_pipeline.remote.transfer import Patience, TransferError, fetch
 from data_pipeline.sources import SourceConfig
 from data_pipeline.sources.download import download
 from launch.cli import main
@@ -103,6 +103,19 @@ def test_another_file_on_the_server_is_refused_and_not_kept(server, tmp_path):
     )
     server.files["f0"] = FILES["f0"]
     assert _get(cache, server, "f0").read_bytes() == FILES["f0"]
+
+
+@pytest.mark.parametrize("status", [408, 425, 429])
+def test_a_server_that_asks_for_patience_is_asked_again(status, server, tmp_path):
+    server.fail("f0", ("status", status))
+    assert _get(Cache(tmp_path, 10**9), server, "f0").read_bytes() == FILES["f0"]
+
+
+def test_a_file_that_is_too_long_leaves_nothing_behind(server, tmp_path):
+    part = tmp_path / "part"
+    with pytest.raises(TransferError, match="sent .* bytes for a file of 1000"):
+        fetch(f"{server.url}/f0", part, QUICK, size=1000)
+    assert not part.exists()
 
 
 def test_faults_on_the_way_are_mended(server, tmp_path):
