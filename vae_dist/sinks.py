@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import numpy as np
 from rich.console import Console as RichConsole
 from tyro.conf import arg
 
 from data_pipeline.checks import AtLeast, check_fields
-from data_pipeline.errors import UserError, files_of_user
+from data_pipeline.errors import files_of_user
 from data_pipeline.files import write_whole
-from data_pipeline.records import parse_json, read_record
+from vae_dist.run.metrics_lines import read_metrics, without_nan
 from vae_dist.trackers import Trackers, check_tracker, start_trackers
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ class JsonLines(NullSink):
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def record(self, figures: dict[str, Any]) -> None:
-        self._file.write(json.dumps(_without_nan(figures)) + "\n")
+        self._file.write(json.dumps(without_nan(figures)) + "\n")
 
     def close(self) -> None:
         self._file.close()
@@ -289,49 +288,3 @@ def describe(figures: dict[str, Any]) -> str:
     }
     known = ((text, figures.get(name)) for name, text in formats.items())
     return "  ".join(text.format(value) for text, value in known if value is not None)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MetricsLine:
-    """What every line of ``metrics.jsonl`` has; its figures are numbers, null or lists of them."""
-
-    split: Literal["train", "val"]
-    step: int
-    epoch: float = 0.0
-
-
-def metrics_line(text: str | bytes) -> dict[str, Any] | None:
-    """A line of ``metrics.jsonl``, or None if it is damaged."""
-    try:
-        record = parse_json(text, "line")
-        read_record(MetricsLine, record, "line", ignore_unknown=True)
-    except UserError:
-        return None
-    figures = [value for name, value in record.items() if name != "split"]
-    return record if all(map(_is_figure, figures)) else None
-
-
-def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Lines of a ``metrics.jsonl``, and how many are damaged.
-
-    A last line that a kill cut short is neither.
-    """
-    if not path.exists():
-        return [], 0
-    *lines, _ = path.read_bytes().split(b"\n")
-    records = [metrics_line(line) for line in lines]
-    return [record for record in records if record is not None], records.count(None)
-
-
-def _is_figure(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(map(_is_figure, value))
-    return value is None or (isinstance(value, int | float) and math.isfinite(value))
-
-
-def _without_nan(figures: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: what is not finite is written as null."""
-    return {
-        name: None if isinstance(value, float) and not np.isfinite(value) else value
-        for name, value in figures.items()
-    }

@@ -11,15 +11,18 @@ import numpy as np
 from data_pipeline.plugins import installed, load_installed
 from evaluation.backends.choose import Backends
 from evaluation.backends.voting import WEIGHTS, Neighbours
+from evaluation.measures.classes import clusters, linear_probe
 from evaluation.measures.protocol import (
     LABELS_PER_CLASS,
     NEIGHBOURS,
     Points,
     Protocol,
+    repeats_of,
     test_labels_of,
+    with_labels,
 )
 from evaluation.results.blanks import blank
-from evaluation.sampling import folds, interval, rarest, rows_of, stratified_rows
+from evaluation.sampling import folds, interval, rarest, stratified_rows
 
 METRICS = "vae_dist.metrics"  # the entry points of more figures
 
@@ -69,7 +72,8 @@ class Measure:
         if self.protocol.all_labels:
             figures += [self._all_labels(points)]
         if self.protocol.more:
-            figures += [self._linear_probe(points), self._clusters(points)]
+            more = (self.protocol, self.backends, points)
+            figures += [linear_probe(*more), clusters(*more)]
         figures += [self._installed(points)]
         for figure in chain.from_iterable(figures):
             note = "; ".join(filter(None, [figure.get("note"), points.known.note]))
@@ -139,17 +143,6 @@ class Measure:
         host, k = self.backends.to_host, NEIGHBOURS[-1]
         return Neighbours(host(rows), labels, host(queries), k=k, classes=classes, find=find)
 
-    def _known(self, points: Points) -> tuple[Any, Any]:
-        """Training and test rows with a label that can be used."""
-        known = points.known
-        return tuple(
-            part if len(rows) == len(part) else self.backends.take(part, rows)
-            for part, rows in (
-                (points.train, known.train_rows),
-                (points.test, known.test_rows),
-            )
-        )
-
     def _fit_sample(
         self, points: Points, queries: Any, repeat: int, record: dict[str, Any] | None = None
     ) -> Neighbours:
@@ -161,10 +154,10 @@ class Measure:
 
     def _test_figure(self, points: Points) -> Iterator[dict[str, Any]]:
         known, record = points.known, dict[str, Any]()
-        _, queries = self._known(points)
+        _, queries = with_labels(self.backends, points)
         by_cell: dict[tuple[str, int], list[float]] = {}
         per_class = test_labels_of(known.train)
-        for repeat in _repeats(self.protocol.repeats, per_class, known.train):
+        for repeat in repeats_of(self.protocol.repeats, per_class, known.train):
             fitted = self._fit_sample(points, queries, repeat, record)
             ks = [k for k in NEIGHBOURS if k <= fitted.k]
             for weights in WEIGHTS:
@@ -193,7 +186,7 @@ class Measure:
                 yield blank("knn_cv_accuracy", reason, **common)
                 continue
             by_cell: dict[tuple[str, int], list[float]] = {}
-            for repeat in _repeats(self.protocol.cv_repeats, per_class, known.train):
+            for repeat in repeats_of(self.protocol.cv_repeats, per_class, known.train):
                 rows = stratified_rows(known.train, per_class, self.protocol.seed, repeat)
                 sample = self.backends.take(points.train, known.train_rows[rows])
                 for cell, value in self._cross_validate(
@@ -228,7 +221,7 @@ class Measure:
 
         known, record = points.known, dict[str, Any]()
         truth, classes = known.test, known.classes
-        train, test = self._known(points)
+        train, test = with_labels(self.backends, points)
         fitted = self._fit(train, known.train, test, classes, record)
         ks = [k for k in NEIGHBOURS if k <= fitted.k]
         absent = classes - len(np.unique(truth))
@@ -249,66 +242,13 @@ class Measure:
             yield blank("knn_macro_auc", f"{absent} classes have no test images", split="test")
         yield from _too_few("knn_all_test_accuracy", len(known.train), WEIGHTS, split="test")
 
-    def _linear_probe(self, points: Points) -> Iterator[dict[str, Any]]:
-        from sklearn.linear_model import LogisticRegression
-
-        known = points.known
-        (train, test), backend, note = self.backends.run("standardise", *self._known(points))
-        train, test = self.backends.to_host(train), self.backends.to_host(test)
-        per_class = test_labels_of(known.train)
-        values = []
-        for repeat in _repeats(self.protocol.repeats, per_class, known.train):
-            rows = stratified_rows(known.train, per_class, self.protocol.seed, repeat)
-            probe = LogisticRegression(max_iter=1000)
-            probe.fit(train[rows], known.train[rows])
-            values.append(float(probe.score(test, known.test)))
-        yield {
-            "metric": "linear_probe_accuracy",
-            "split": "test",
-            "labels_per_class": per_class,
-            "seed": self.protocol.seed,
-            "backend": "cpu",
-            "note": "; ".join(filter(None, [f"standardised on {backend}", note])),
-            **interval(values, "linear_probe_accuracy", len(known.test)),
-        }
-
-    def _clusters(self, points: Points) -> Iterator[dict[str, Any]]:
-        from sklearn.cluster import KMeans
-        from sklearn.metrics import (
-            adjusted_rand_score,
-            normalized_mutual_info_score,
-            silhouette_score,
-        )
-
-        known = points.known
-        test = self.backends.to_host(self._known(points)[1])
-        rows = rows_of(len(test), 5000, self.protocol.seed, "silhouette")
-        shown, truth = test[rows], known.test[rows]
-        common = {"split": "test", "backend": "cpu", "seed": self.protocol.seed}
-        if 1 < len(np.unique(truth)) < len(truth):
-            value = float(silhouette_score(shown, truth))
-            yield {"metric": "silhouette", "value": value, "note": f"{len(rows)} images", **common}
-        else:
-            reason = f"{len(truth)} test images of {len(np.unique(truth))} classes"
-            yield blank("silhouette", reason, **common)
-        scores: dict[str, list[float]] = {"kmeans_nmi": [], "kmeans_ari": []}
-        if len(test) < known.classes:
-            reason = f"{len(test)} test images make no {known.classes} clusters"
-            yield from (blank(metric, reason, **common) for metric in scores)
-            return
-        for repeat in range(self.protocol.repeats):
-            found = KMeans(known.classes, n_init=4, random_state=self.protocol.seed + repeat)
-            cluster = found.fit_predict(test)
-            scores["kmeans_nmi"].append(float(normalized_mutual_info_score(known.test, cluster)))
-            scores["kmeans_ari"].append(float(adjusted_rand_score(known.test, cluster)))
-        for metric, values in scores.items():
-            yield {"metric": metric, **common, **interval(values, metric)}
-
     def _installed(self, points: Points) -> Iterator[dict[str, Any]]:
         """Figures of installed packages: functions of the embeddings with a known label."""
         for metric in sorted(installed(METRICS)):
             known = points.known
-            train, test = (self.backends.to_host(part) for part in self._known(points))
+            train, test = (
+                self.backends.to_host(part) for part in with_labels(self.backends, points)
+            )
             value = load_installed(METRICS, metric)(train, known.train, test, known.test)
             yield {"metric": metric, "split": "test", "value": float(value), "backend": "cpu"}
 
@@ -320,11 +260,6 @@ def _too_few(
     for one, k in product(weights, (k for k in NEIGHBOURS if k > labels)):
         reason = f"{labels} labelled training images are fewer than {k} neighbours"
         yield blank(metric, reason, k=k, weights=one, **settings)
-
-
-def _repeats(wanted: int, per_class: int, labels: np.ndarray) -> range:
-    """Samples to repeat a figure over: one where a sample is the whole set, so all are the same."""
-    return range(1 if per_class * len(np.unique(labels)) >= len(labels) else wanted)
 
 
 def _macro_auc(score: Any, truth: np.ndarray, probabilities: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.backends.choose import Backends
 from evaluation.sampling import rarest, rows_of
 
 PROTOCOLS = ("quick", "article2018", "all_labels", "full")
@@ -158,6 +159,23 @@ def known_labels(train: np.ndarray, test: np.ndarray) -> Known:
         note="not used: " + "; ".join(notes) if notes else None,
         missing=missing,
     )
+
+
+def with_labels(backends: Backends, points: Points) -> tuple[Any, Any]:
+    """Training and test rows with a label that can be used."""
+    known = points.known
+    return tuple(
+        part if len(rows) == len(part) else backends.take(part, rows)
+        for part, rows in (
+            (points.train, known.train_rows),
+            (points.test, known.test_rows),
+        )
+    )
+
+
+def repeats_of(wanted: int, per_class: int, labels: np.ndarray) -> range:
+    """Samples to repeat a figure over: one where a sample is the whole set, so all are the same."""
+    return range(1 if per_class * len(np.unique(labels)) >= len(labels) else wanted)
 
 
 def test_labels_of(labels: np.ndarray) -> int:

@@ -113,7 +113,7 @@ def test_a_server_that_asks_for_patience_is_asked_again(status, server, tmp_path
 
 def test_a_file_that_is_too_long_leaves_nothing_behind(server, tmp_path):
     part = tmp_path / "part"
-    with pytest.raises(TransferError, match="sent .* bytes for a file of 1000"):
+    with pytest.raises(TransferError, match=r"sent .* bytes for a file of 1000"):
         fetch(f"{server.url}/f0", part, QUICK, size=1000)
     assert not part.exists()
 
