@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -23,24 +22,17 @@ import numpy as np
 from data_pipeline.errors import UserError
 from data_pipeline.plugins import described, load_installed
 from evaluation.backends.choose import Backends
-from evaluation.backends.cpu import UmapSettings
 from evaluation.cache import Cache
-from evaluation.items import EMBEDDINGS, METHODS, TITLES, Item, Latents
+from evaluation.items import EMBEDDINGS, METHODS, Item, Latents, make_item
 from evaluation.pixel_pca import PixelPca, project
 from evaluation.pixels import Pixels
-from evaluation.results.records import Embedding, NotMade
-from evaluation.stages import Stages, cost, cost_arrays, cost_of
+from evaluation.results.records import NotMade
+from evaluation.stages import Stages, cost
 from evaluation.team import Team
+from evaluation.umaps import Umaps
 
-GRAPH_NEIGHBOURS = 5
 MOST_RAW_BYTES = 10**9  # float32 training pixels up to this size are compared as they are
 FEWEST_FOR_UMAP = 4  # training images: fewer have no neighbourhoods
-
-# How UMAP's layout runs, by backend, as a figure's record says it.
-THREADS = {
-    "cpu": "one, so that the seed decides",
-    "cuml": "of the GPU; with a seed cuML gives up some of its parallelism to repeat itself",
-}
 
 
 class Methods:
@@ -77,6 +69,7 @@ class Methods:
         self.pixels = PixelPca(backends, stages, cache, train, test, data_key)
         self.data_key, self.dims, self.seed = data_key, dims, seed
         self.where = self.pixels.where
+        self._umaps = Umaps(backends, stages, cache, self.team, seed, self.where).embeddings
         self.not_made: list[NotMade] = []
 
     def embeddings(self, methods: tuple[str, ...], runs: list[Latents]) -> Iterator[Item]:
@@ -99,7 +92,7 @@ class Methods:
             parameters = {"latents": "mu"}
             if "seconds" in latents.cost:  # the training is in the record of the run
                 latents.cost |= {"fit_seconds": 0.0, "transform_seconds": latents.cost["seconds"]}
-            plain = self._item(
+            plain = make_item(
                 "vae",
                 train.shape[1],
                 train,
@@ -126,7 +119,7 @@ class Methods:
             self.leave_out("ensemble", "one run alone; give --runs two or more")
         if "ensemble" in methods and len(runs) > 1:
             items = [
-                self._item("vae", one.train.shape[1], one.train, one.test, one.key, {}, one.run)
+                make_item("vae", one.train.shape[1], one.train, one.test, one.key, {}, one.run)
                 for one in runs
             ]
             yield self._side_by_side("ensemble", items, None)
@@ -157,25 +150,6 @@ class Methods:
         host = [np.pad(part, ((0, 0), (0, 2 - part.shape[1]))) for part in host]
         return how, host[0][rows], host[1][train_rows]
 
-    def _item(
-        self,
-        method: str,
-        dim: int,
-        train: Any,
-        test: Any,
-        key: str,
-        parameters: dict[str, Any],
-        run: str | None = None,
-        **made: Any,
-    ) -> Item:
-        name = f"{method}-{dim}" + (f"-{run}" if run else "")
-        title = f"{TITLES.get(method, method)} {dim}" + (f" ({run})" if run else "")
-        made = {"backend": "cpu", "fit_seconds": made.get("seconds"), **made}
-        embedding = Embedding(
-            id=name, method=method, dim=dim, title=title, run=run, parameters=parameters, **made
-        )
-        return Item(embedding, train, test, key)
-
     def _pca_items(self) -> Iterator[Item]:
         (images, pixels), rank = self.pixels.train.shape, self.pixels.rank
         dims = [dim for dim in self.dims if dim <= rank]
@@ -192,7 +166,7 @@ class Methods:
             share = float(pca.variance_ratio[:dim].sum())
             parameters = {"solver": pca.solver, "fitted_on": "train", "explained_variance": share}
             key = Cache.key("pca", self.data_key, dim, self.where)
-            yield self._item("pca", dim, train[:, :dim], test[:, :dim], key, parameters, **made)
+            yield make_item("pca", dim, train[:, :dim], test[:, :dim], key, parameters, **made)
 
     def _raw_items(self) -> Iterator[Item]:
         train = self.pixels.train
@@ -203,7 +177,7 @@ class Methods:
             )
             self.leave_out(f"raw-{train.shape[1]}", reason)
             return
-        yield self._item("raw", train.shape[1], *self.pixels.arrays, self.data_key, {})
+        yield make_item("raw", train.shape[1], *self.pixels.arrays, self.data_key, {})
 
     def _installed_items(self, method: str) -> Iterator[Item]:
         """What a method of an installed package makes of the pixels, of numpy arrays on the CPU."""
@@ -222,7 +196,7 @@ class Methods:
             key = Cache.key(method, *(hashlib.sha256(part.tobytes()).hexdigest() for part in made))
             parameters = {"by": described(EMBEDDINGS)[method], "fitted_on": "train"}
             train, test = map(self.backends.put, made)
-            yield self._item(method, dim, train, test, key, parameters, **cost(record))
+            yield make_item(method, dim, train, test, key, parameters, **cost(record))
 
     def _umap_items(self) -> Iterator[Item]:
         images = len(self.pixels.train)
@@ -231,7 +205,7 @@ class Methods:
                 self.leave_out(f"umap-{dim}", f"{images} training images are too few")
             return
         train, test, key, name = self.pixels.for_umap()
-        yield from self._umap("umap", train, test, key, self.dims, None, name)
+        yield from self._umaps("umap", train, test, key, self.dims, None, name)
 
     def _umap_of(self, item: Item) -> Iterator[Item]:
         """UMAP of latents, in the dimensions below the latents' own."""
@@ -240,60 +214,7 @@ class Methods:
         for dim in self.dims[len(dims) :]:
             reason = f"only below the {item.embedding.dim} dimensions of the latents"
             self.leave_out(f"vae_umap-{dim}-{run}", reason)
-        yield from self._umap("vae_umap", item.train, item.test, item.key, dims, run, "mu")
-
-    def _umap(
-        self,
-        method: str,
-        train: Any,
-        test: Any,
-        source: str,
-        dims: tuple[int, ...],
-        run: str | None,
-        of: str,
-    ) -> Iterator[Item]:
-        k = min(GRAPH_NEIGHBOURS, len(train) - 1)
-        wanted = [UmapSettings(dim=dim, n_neighbors=k, seed=self.seed) for dim in dims]
-        keys = [Cache.key("umap", source, asdict(one), self.where) for one in wanted]
-        counts = {"train": len(train), "test": len(test)}
-        kept = [
-            self.cache.arrays("umap", key, {name: (n, one.dim) for name, n in counts.items()})
-            for one, key in zip(wanted, keys, strict=True)
-        ]
-        missing = [one for one, found in zip(wanted, kept, strict=True) if found is None]
-        if missing:
-            name = f"{method}-{run}" if run else method
-            with self.stages.stage("neighbour graph", name) as search:
-                arguments = (train, test, k, self.seed)
-                graph, search.backend, note = self.team.graph(*arguments)
-                search.note = "; ".join(filter(None, [graph.note, note]))
-            with self.stages.stage("umap", name) as record:
-                record.note = "dimensions " + ", ".join(str(one.dim) for one in missing)
-                found, record.backend, note = self.team.umap(train, test, graph, missing)
-                record.note = "; ".join(filter(None, [record.note, note]))
-            by_dim = {one.dim: made for one, made in zip(missing, found, strict=True)}
-            graph_note = graph.note
-        for one, key, arrays in zip(wanted, keys, kept, strict=True):
-            if arrays is None:
-                own, other, fitting, transforming = by_dim[one.dim]
-                arrays = {"train": self.backends.to_host(own), "test": self.backends.to_host(other)}
-                arrays |= {"graph": np.array(graph_note), **cost_arrays(record)}
-                # The search for neighbours is part of fitting, in each dimension.
-                arrays["fit_seconds"] = np.array(search.seconds + fitting)
-                arrays["transform_seconds"] = np.array(transforming)
-                self.cache.keep_arrays("umap", key, arrays)
-            else:
-                own, other = self.backends.put(arrays["train"]), self.backends.put(arrays["test"])
-            made = cost_of(arrays)
-            parameters = {
-                **asdict(one),
-                "of": of,
-                "graph": str(arrays["graph"]),
-                "fitted_on": "train",
-                "test": "transform",
-                "threads": THREADS.get(made["backend"], "by process"),
-            }
-            yield self._item(method, one.dim, own, other, key, parameters, run, **made)
+        yield from self._umaps("vae_umap", item.train, item.test, item.key, dims, run, "mu")
 
     def _white(self, item: Item) -> Item:
         key = Cache.key("white", item.key, self.where)
@@ -304,7 +225,7 @@ class Methods:
             (train, test), record.backend, note = self.backends.run("standardise", *turned)
             record.note = "; ".join(filter(None, [record.note, note])) or None
         parameters = {"latents": "mu", "whitened": "principal axes, unit variance"}
-        return self._item(
+        return make_item(
             "vae_white", dim, train, test, key, parameters, item.embedding.run, **cost(record)
         )
 
@@ -331,4 +252,4 @@ class Methods:
                 tests.append(test * scale)
             own, other = self.backends.beside(trains), self.backends.beside(tests)
         parameters = {"parts": [part.embedding.id for part in parts], "standardised": True}
-        return self._item(method, own.shape[1], own, other, key, parameters, run, **cost(record))
+        return make_item(method, own.shape[1], own, other, key, parameters, run, **cost(record))

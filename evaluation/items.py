@@ -45,6 +45,26 @@ class Latents:
     cost: dict[str, Any] = field(default_factory=dict)
 
 
+def make_item(
+    method: str,
+    dim: int,
+    train: Any,
+    test: Any,
+    key: str,
+    parameters: dict[str, Any],
+    run: str | None = None,
+    **made: Any,
+) -> Item:
+    """An embedding; `made` is what it cost and where it was made, by the names of `Embedding`."""
+    name = f"{method}-{dim}" + (f"-{run}" if run else "")
+    title = f"{TITLES.get(method, method)} {dim}" + (f" ({run})" if run else "")
+    made = {"backend": "cpu", "fit_seconds": made.get("seconds"), **made}
+    embedding = Embedding(
+        id=name, method=method, dim=dim, title=title, run=run, parameters=parameters, **made
+    )
+    return Item(embedding, train, test, key)
+
+
 def file_name(text: str) -> str:
     """A run's name as a part of a file's name, short enough for any file system."""
     return re.sub(r"[^\w.+=@-]+", "_", text)[:80] or "run"

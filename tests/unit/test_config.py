@@ -143,6 +143,8 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in cli.COMMANDS)
+    assert cli.main(["--help-all"]) == 0
+    assert capsys.readouterr().out == text
 
 
 def test_a_command_that_loads_torch_first_says_so_at_once() -> None:

@@ -288,3 +288,24 @@ def test_rows_in_any_order_are_read_by_one_opening_a_part(tmp_path, monkeypatch,
     (tmp_path / "1.npy").write_bytes((tmp_path / "1.npy").read_bytes()[:-1])
     with pytest.raises(UserError, match="became shorter while it was read"):
         images[:]
+
+
+@pytest.mark.parametrize(
+    ("shape", "image_shape"),
+    [
+        ((3, 9, 3), (3, 3, 9)),
+        ((3, 3, 3), (3, 3, 3)),
+        ((3, 2, 1), (3, 2, 1)),
+        ((3, 9, 9), (3, 9, 9)),
+        ((9, 9, 3), (3, 9, 9)),
+        ((9, 9, 6), (6, 9, 9)),
+    ],
+)
+def test_the_axis_of_the_channels(shape, image_shape, tmp_path):
+    """That of 1 or 3; the last one where both are, unless the images would be 3 high or less."""
+    images = RNG.integers(0, 256, (40, *shape), dtype=np.uint8)
+    np.savez(tmp_path / "set.npz", images=images, labels=LABELS)
+    found = _whole(_load(tmp_path / "set.npz"))[0]
+    last = image_shape != shape
+    assert np.array_equal(found, images.transpose(0, 3, 1, 2) if last else images)
+    assert found.shape[1:] == image_shape
