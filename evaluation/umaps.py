@@ -37,7 +37,13 @@ class Umaps:
     """
 
     def __init__(
-        self, backends: Backends, stages: Stages, cache: Cache, team: Team, seed: int, where: list[Any]
+        self,
+        backends: Backends,
+        stages: Stages,
+        cache: Cache,
+        team: Team,
+        seed: int,
+        where: list[Any],
     ) -> None:
         self.backends, self.stages, self.cache, self.team = backends, stages, cache, team
         self.seed, self.where = seed, where

@@ -188,8 +188,8 @@ def test_a_folder_of_another_kind_names_its_flag(
 @pytest.mark.parametrize(
     ("shape", "line"),
     [
-        ((10, 3, 9, 3), r"shape \(n, 3, 9, 3\) could be read in two ways; it is read as \(n, H, W, C\)|"
-         r"shape \(n, 3, 9, 3\) could be read in two ways; it is read as \(n, C, H, W\)"),
+        ((10, 3, 9, 3), r"shape \(n, 3, 9, 3\) could be read in two ways; it is read as \(n, H, W, C\)"),
+        ((10, 3, 3, 3), r"shape \(n, 3, 3, 3\) could be read in two ways; it is read as \(n, C, H, W\)"),
         ((28, 28, 3), r"shape \(n, 28, 3\) is read as \(n, H, W\): grey images 3 pixels wide"),
         ((10, 9, 8, 3), ""),
     ],
