@@ -51,7 +51,7 @@ def in_plain_words(box: str) -> str:
     missing = re.match(r"Missing from .*?: (.*)", sentence)
     if missing:
         flags = re.findall(r"(--[\w-]+) [A-Z|{}\w]+(?=\s|$)", missing.group(1))  # the last spelling
-        return f"give {', '.join(flags) or missing.group(1)}; --help says what for"
+        return f"give {', '.join(dict.fromkeys(flags)) or missing.group(1)}; --help says what for"
     for pattern, plain in _PLAIN:
         sentence = re.sub(rf"^{pattern}", plain, sentence)
     return sentence

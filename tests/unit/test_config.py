@@ -139,6 +139,16 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no command 'trian'; did you mean train?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "flags"), [("encode", "--run, --images, --out"), ("sample", "--run, --out")]
+)
+def test_flags_that_are_missing_are_named_once(
+    command: str, flags: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command]) == 2
+    assert capsys.readouterr().err == f"vae-dist: error: give {flags}; --help says what for\n"
+
+
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
