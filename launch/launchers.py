@@ -51,6 +51,7 @@ class Processes:
 
 
 def of_torch(environ: Mapping[str, str]) -> Processes:
+    """The process as torchrun, or the user by hand, describes it."""
     rank, size, local = (number(environ, n) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     here = number(environ, "LOCAL_WORLD_SIZE") if environ.get("LOCAL_WORLD_SIZE") else size
     if not (0 <= rank < size and 0 <= local < here <= size):
@@ -72,6 +73,7 @@ def of_torch(environ: Mapping[str, str]) -> Processes:
 
 
 def of_mpi(environ: Mapping[str, str], family: str) -> Processes | None:
+    """The process as an MPI of this family describes it; None without one."""
     names = MPI[family]
     size_name, rank_name, local_name = names
     if not any(environ.get(name) for name in names[:2]):
@@ -98,6 +100,7 @@ def of_mpi(environ: Mapping[str, str], family: str) -> Processes | None:
 
 
 def of_slurm(environ: Mapping[str, str]) -> Processes | None:
+    """The process as srun describes it; None outside a step of several tasks."""
     if not _is_task(environ):
         return None
     task = number(environ, "SLURM_PROCID")
@@ -223,6 +226,7 @@ def address_of(host: str) -> str:
 
 
 def number(environ: Mapping[str, str], name: str) -> int:
+    """The whole number of a variable."""
     try:
         return int(environ[name])
     except ValueError:

@@ -98,6 +98,7 @@ def images_of(path: Path) -> int:
 
 
 def reader() -> Any:
+    """The module tifffile; its absence is the user's to mend."""
     try:
         import tifffile
     except ImportError as error:

@@ -23,6 +23,7 @@ _QUANTITIES = (
 
 
 def reconstructions(folder: Folder) -> Iterator[Picture]:
+    """Test images above what the runs, and PCA of as many components, make of them."""
     originals = folder.artifacts.get("originals")
     found = folder.named("reconstruction")
     runs = [name for name in _runs(folder) if name in found]
@@ -46,6 +47,7 @@ def reconstructions(folder: Folder) -> Iterator[Picture]:
 
 
 def samples(folder: Folder) -> Iterator[Picture]:
+    """Images that each run draws from its prior."""
     found = folder.named("samples")
     for name in _runs(folder):
         if name in found:
@@ -63,6 +65,7 @@ def _sample_picture(folder: Folder, name: str, images: np.ndarray) -> Picture:
 
 
 def traversals(folder: Folder) -> Iterator[Picture]:
+    """What each run decodes along its latents, one at a time."""
     found, latents = folder.named("traversal"), folder.named("traversal_latent")
     for name in _runs(folder):
         if name in found:
@@ -92,6 +95,7 @@ def _traversal_picture(
 
 
 def interpolations(folder: Folder) -> Iterator[Picture]:
+    """What each run decodes between pairs of test images."""
     found = folder.named("interpolation")
     for name in _runs(folder):
         if name in found:
@@ -108,6 +112,7 @@ def _interpolation_picture(folder: Folder, name: str, images: np.ndarray) -> Pic
 
 
 def latents_used(folder: Folder) -> Iterator[Picture]:
+    """The KL of every latent of the runs."""
     found = []
     for name in _runs(folder):
         rows = [row for row in folder.rows("kl_by_latent", run=name) if row.value is not None]
@@ -128,6 +133,7 @@ def latents_used(folder: Folder) -> Iterator[Picture]:
 
 
 def training(folder: Folder) -> Iterator[Picture]:
+    """The figures of the trainings by epoch."""
     series = [
         one
         for name in _runs(folder)
