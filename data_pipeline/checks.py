@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -70,6 +71,16 @@ class Odd:
         return None if value % 2 else "must be odd"
 
 
+class PlainName:
+    """A word that can name a folder: ``name: Annotated[str, PlainName()]``."""
+
+    def fault(self, value: str) -> str | None:
+        """What is wrong with a value, or None."""
+        if re.fullmatch(r"\w[\w.+=@-]*", value):
+            return None
+        return "letters, digits and . _ + = @ - only, for it names a folder"
+
+
 class OneOf:
     """One of some words: ``color: Annotated[str, OneOf("auto", "grey")]``.
 
@@ -95,7 +106,7 @@ def check_fields(config: Any) -> None:
     """Hold every field of a configuration against the bounds and choices in its type.
 
     Called first in a configuration's ``__post_init__``. None and what carries neither
-    `Bounds`, `Odd`, `OneOf` nor ``Literal`` passes, but no whole number beyond 64 bits; of a list
+    `Bounds`, `Odd`, `PlainName`, `OneOf` nor ``Literal`` passes, but no whole number beyond 64 bits; of a list
     or tuple every item is checked.
 
     Raises

@@ -21,7 +21,17 @@ from launch.processes import is_first
 from launch.progress import make_progress
 
 COMMON = (
-    *("dataset", "source", "out", "image_size", "color", "labels", "test_fraction", "scale"),
+    *(
+        "dataset",
+        "source",
+        "name",
+        "out",
+        "image_size",
+        "color",
+        "labels",
+        "test_fraction",
+        "scale",
+    ),
     *("folds", "fold", "layout", "overwrite"),
 )
 MIRROR_VARIABLE = "VAE_DIST_MIRROR"
@@ -53,6 +63,8 @@ def folder_for(source: SourceConfig, config: PrepareConfig) -> Path:
     """The data folder: ``--out``, else ``data/NAME``."""
     if config.out is not None:
         return config.out.expanduser()
+    if source.name is not None:
+        return Path("data") / source.name
     if source.source is not None and source.dataset in OF_USER:
         if is_remote(source.source):
             return Path("data") / name_of(source.source)

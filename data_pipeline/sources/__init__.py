@@ -56,6 +56,8 @@ def load_source(
         data = _read(config, watcher)
     if config.binarise:
         data = binarised(data)
+    if config.name is not None:
+        data = replace(data, name=config.name)
     for line in remarks(data.splits, data.classes) if remark else ():
         watcher.say(line)
     return data

@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 
 from data_pipeline.batch import Arrays
-from data_pipeline.checks import Above, AtLeast, OneOf, Within, check_fields
+from data_pipeline.checks import Above, AtLeast, OneOf, PlainName, Within, check_fields
 from data_pipeline.errors import UserError
 from data_pipeline.plugins import installed
 from data_pipeline.redact import is_shown
@@ -81,6 +81,8 @@ class SourceConfig:
     source: str | None = None
     """Folder with the raw files, folder of images, or file, or its address (s3://, gs://, hf://,
     https:// of a file), which is brought to TMPDIR first; searched alone if given."""
+    name: Annotated[str | None, PlainName()] = None
+    """Name of the data set, which reports show; that of the source if not given."""
     download: bool = True
     """Download the raw files when no local copy is found."""
     mirror: str | None = None

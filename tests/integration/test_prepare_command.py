@@ -173,3 +173,15 @@ def test_pictures_of_five_channels_are_prepared_named_and_trained_on(tmp_path, c
     assert verify(out) == []
     words = ["train", "--data", out, "--runs-dir", str(tmp_path / "runs"), "--name", "five"]
     assert main([*words, "--model-type", "conv", "--max-steps", "2", "--batch-size", "8"]) == 0
+
+
+def test_a_data_set_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By ``--name``: in the manifest, and for its folder."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", "--dataset", "digits", "--name", "mine"]) == 0
+    assert open_data("data/mine").manifest.name == "mine"
+    assert "mine: 1x28x28 images" in capsys.readouterr().out
+    assert main(["prepare", "--dataset", "digits", "--name", "a/b"]) == 2
+    assert "--name a/b: letters, digits" in capsys.readouterr().err

@@ -292,7 +292,7 @@ def test_the_seeds_commands_parse() -> None:
         (["--tracker", "wandbb"], "--tracker wandbb: no such tracker; did you mean wandb?"),
         (["--tracker", "tensorboard"], "--tensorboard True"),
         (["--status-file", "gs://b/s.json"], "--status-file gs://b/s.json: is an address"),
-        (["--name", "a/b"], "--name 'a/b'"),
+        (["--name", "a/b"], "--name a/b"),
         (["--data-device", "cuda"], "--data-device cuda: no GPU"),
         (["--data-device", "gpu"], "--data-device gpu: expected one of auto, cpu, cuda"),
         (["--config", "."], "--config .: cannot be read"),

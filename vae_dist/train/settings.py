@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import re
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from data_pipeline.checks import AtLeast, check_fields
+from data_pipeline.checks import AtLeast, PlainName, check_fields
 from data_pipeline.errors import UserError
 from data_pipeline.folder.manifest import Manifest
 from data_pipeline.load.augment import ARTICLE2018, AugmentConfig
@@ -36,7 +35,7 @@ from vae_dist.train.start import StartConfig
 class RunConfig:
     """The run: its name, its length, where it starts and when it stops."""
 
-    name: Annotated[str, arg(aliases=["--lognumber"])] = "test_model"
+    name: Annotated[str, PlainName(), arg(aliases=["--lognumber"])] = "test_model"
     """Name of the run; it is kept in RUNS_DIR/NAME."""
     runs_dir: str = "runs"
     """Folder of all runs: a path, or an address (s3://, gs://, hf://) that the run is copied to."""
@@ -79,10 +78,6 @@ class RunConfig:
     """Write a torch profiler trace of a few steps into the run folder."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w][\w.+=@-]*", self.name):
-            raise UserError(
-                f"--name {self.name!r}: letters, digits and . _ + = @ - only, for it names a folder"
-            )
         check_fields(self)
         self.runs_dir = str(self.runs_dir)  # programs give a Path
         if self.start_epoch >= self.epochs:
