@@ -17,6 +17,7 @@ from launch.cli import main
 from tests.data_folders import digits, drawn, written
 from tests.integration.store_server import StoreServer, store_server
 from tests.run_folders import write_run
+from tests.s3 import s3_at
 from tests.training_runs import TRAIN, environment, flags, metrics, torchrun
 from vae_dist.mirror.config import MirrorConfig
 from vae_dist.mirror.fetch import local_copy
@@ -36,13 +37,7 @@ FIGURES = ("split", "step", "epoch", "loss", "recon", "kl", "lr", "ssim", "elbo"
 @pytest.fixture(scope="module")
 def server() -> Iterator[StoreServer]:
     pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
-    with store_server() as state, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", state.url)
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("NO_PROXY", "127.0.0.1")
+    with store_server() as state, s3_at(state.url):
         yield state
 
 
