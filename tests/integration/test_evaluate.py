@@ -35,6 +35,7 @@ from launch.cli import main as cli
 from tests.data_folders import ArraySource, digits, drawn, written
 from tests.run_folders import write_run
 from vae_dist.run.load import load_run
+from vae_dist.telemetry import StageTimer
 
 
 @pytest.fixture(scope="module")
@@ -317,6 +318,22 @@ def test_figures_of_a_conditional_model_are_those_with_labels(tmp_path, data):
     found = join_parts([encode_part(run, splits, World(), seed=0, nll_samples=0, nll_images=1)])
     kl = (np.exp(logvar) + mu**2 - 1 - logvar).sum(1) / 2
     assert np.allclose(found["test/kl"][:50], kl, rtol=1e-4)
+
+
+def test_the_search_for_neighbours_is_part_of_fitting_umap(tmp_path, data, monkeypatch):
+    class Slow(StageTimer):
+        @property
+        def seconds(self):
+            return 1000.0
+
+        @seconds.setter
+        def seconds(self, value):
+            pass
+
+    monkeypatch.setattr("evaluation.stages.StageTimer", Slow)
+    words = {"data": data.path, "out": tmp_path / "o", "cache": tmp_path / "c", "backend": "cpu"}
+    found = evaluate(EvaluateConfig(methods=("umap",), dims=(2,), report=False, **words))
+    assert 1000 < found.embeddings[0].fit_seconds < 1100
 
 
 def test_stages_are_counted_one_by_one_to_the_last(tmp_path, data, runs, capsys):
