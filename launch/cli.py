@@ -158,6 +158,10 @@ def _guarded(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> in
         complain(UserError(f"the machine's disk or limits: {reason_of(error)}"))
         _discard_output()
         return 2
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # rich's answer to a reader that is gone
+            return READER_GONE
+        raise
     except KeyboardInterrupt:
         return 130
 

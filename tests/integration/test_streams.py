@@ -35,6 +35,18 @@ def test_a_reader_that_goes_away_is_no_error(data):
     os.close(write)
 
 
+def test_a_reader_of_tables_that_goes_away_is_no_failure():
+    """rich, which draws them, would end with 1: the code of a bug."""
+    code = "from launch.cli import guard; from rich.console import Console; import sys;"
+    code += "sys.exit(guard(lambda argv: Console().print('a table') or 0, []))"
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment(), stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
 def test_a_training_whose_reader_goes_away_ends_without_a_complaint(data, tmp_path):
     """As in ``vae-dist train | head``; it names no disk that is full."""
     read, write = os.pipe()
